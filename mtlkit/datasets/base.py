@@ -1,0 +1,162 @@
+"""Splits, label noise, and the three ways in which clean meta rows can be trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from mtlkit.tasks import Task, check_tasks
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of one split.
+
+    Attributes:
+        x: (N, ...) inputs.
+        y: task name to (N, ...) targets.
+        rows: (N,) number of each row in the source, the same in every split and draw.
+        noisy: (N, T) bool, where a training label was replaced by label noise.
+    """
+
+    x: Tensor
+    y: Mapping[str, Tensor]
+    rows: Tensor
+    noisy: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, index: Tensor) -> Split:
+        """The rows at these positions, in this order."""
+        return Split(self.x[index], {k: v[index] for k, v in self.y.items()}, self.rows[index], self.noisy[index])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A multi-task data set with its three splits; the first task is the main one.
+
+    ``train`` is trained on, ``meta`` (held out of the training data, always clean) gives the meta
+    gradient and selects hyper-parameters, ``test`` is only ever reported.
+
+    Attributes:
+        redraw: seed to the same data set with another split, other label noise and, for
+            synthetic data, other data. None when there is just this one draw.
+
+    Raises:
+        ValueError: an empty split, non-finite inputs, a target that does not fit its task.
+    """
+
+    name: str
+    tasks: tuple[Task, ...]
+    train: Split
+    meta: Split
+    test: Split
+    source: str = ""
+    licence: str = ""
+    redraw: Callable[[int], Dataset] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        check_tasks(self.tasks)
+        for where, split in self.splits.items():
+            if len(split) == 0:
+                raise ValueError(f"{self.name}: the {where} split is empty, expected at least one row")
+            if not torch.isfinite(split.x).all():
+                raise ValueError(f"{self.name}: the {where} inputs hold NaN or infinite values, expected finite ones")
+            for task in self.tasks:
+                if task.name not in split.y:
+                    raise ValueError(f"{self.name}: the {where} split has no target {task.name!r}, found {list(split.y)}")
+                try:
+                    task.check(split.y[task.name], len(split))
+                except (TypeError, ValueError) as error:
+                    raise type(error)(f"{self.name}, {where} split: {error}") from None
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        return {"train": self.train, "meta": self.meta, "test": self.test}
+
+    @property
+    def main(self) -> Task:
+        return self.tasks[0]
+
+    def resample(self, seed: int) -> Dataset:
+        """The draw that belongs to ``seed``, with the same options; itself where there is one draw only."""
+        return self if self.redraw is None else self.redraw(seed)
+
+    def _variant(self, change: Callable[[Dataset], Dataset]) -> Dataset:
+        redraw = self.redraw
+        changed = change(self)
+        return changed if redraw is None else replace(changed, redraw=lambda seed: change(redraw(seed)))
+
+    def only(self, names: Sequence[str]) -> Dataset:
+        """The same rows with these tasks only, in this order (the first becomes the main task).
+
+        ``data.only([data.main.name])`` is the single-task problem.
+
+        Raises:
+            ValueError: an unknown task.
+        """
+        position = {task.name: i for i, task in enumerate(self.tasks)}
+        for name in names:
+            if name not in position:
+                raise ValueError(f"{self.name}: no task {name!r}, expected one of {', '.join(position)}")
+        keep = [position[name] for name in names]
+
+        def cut(split: Split) -> Split:
+            return replace(split, y={name: split.y[name] for name in names}, noisy=split.noisy[:, keep])
+
+        def narrow(data: Dataset) -> Dataset:
+            tasks = tuple(data.tasks[i] for i in keep)
+            return replace(data, tasks=tasks, train=cut(data.train), meta=cut(data.meta), test=cut(data.test))
+
+        return self._variant(narrow)
+
+    def train_on_meta(self, share: float | None) -> Dataset:
+        """Let training use the clean meta rows directly, as any method could.
+
+        Args:
+            share: None pools train and meta as they are; a number in (0, 1) repeats the meta rows
+                until they are that share of the training rows (0.5: half of each batch on average);
+                1 trains on the meta rows alone.
+
+        Raises:
+            ValueError: a share outside (0, 1].
+        """
+        if share is not None and not 0 < share <= 1:
+            raise ValueError(f"share is {share}, expected None or a number above 0 and at most 1")
+
+        def mix(data: Dataset) -> Dataset:
+            train, meta = data.train, data.meta
+            if share == 1:
+                return replace(data, train=meta)
+            repeats = len(meta) if share is None else max(1, round(len(train) * share / (1 - share)))
+            extra = meta.take(torch.arange(repeats) % len(meta))
+            return replace(data, train=join(train, extra))
+
+        return self._variant(mix)
+
+
+def join(*parts: Split) -> Split:
+    """Rows of several splits one after the other."""
+    return Split(
+        torch.cat([p.x for p in parts]),
+        {name: torch.cat([p.y[name] for p in parts]) for name in parts[0].y},
+        torch.cat([p.rows for p in parts]),
+        torch.cat([p.noisy for p in parts]),
+    )
+
+
+def check_share(what: str, value: float) -> None:
+    """Raise ValueError unless ``value`` lies in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{what} is {value}, expected a number from 0 to 1")
+
+
+def choose(n: int, share: float, generator: torch.Generator) -> Tensor:
+    """(n,) bool with exactly ``round(share * n)`` True, drawn without replacement."""
+    chosen = torch.zeros(n, dtype=torch.bool)
+    chosen[torch.randperm(n, generator=generator)[: round(share * n)]] = True
+    return chosen

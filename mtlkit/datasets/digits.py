@@ -1,0 +1,80 @@
+"""Handwritten digits that ship with scikit-learn: 1,797 real scans of 8x8 pixels."""
+
+from __future__ import annotations
+
+import torch
+from sklearn.datasets import load_digits
+
+from mtlkit.datasets.base import Dataset, Split, check_share, choose
+from mtlkit.tasks import Task
+
+
+def flip_labels(labels: torch.Tensor, chosen: torch.Tensor, noise: str) -> torch.Tensor:
+    """Binary labels (N,) with the ``chosen`` ones made wrong.
+
+    ``"flip"`` turns 0 into 1 and 1 into 0; ``"background"`` turns 1 into 0 and leaves 0 as it is.
+
+    Raises:
+        ValueError: another ``noise``.
+    """
+    if noise not in ("flip", "background"):
+        raise ValueError(f"noise is {noise!r}, expected 'flip' or 'background'")
+    return torch.where(chosen, 1 - labels if noise == "flip" else torch.zeros_like(labels), labels)
+
+
+def digits(
+    *,
+    main: int = 8,
+    label_noise: float = 0.0,
+    noise: str = "flip",
+    n_meta: int = 200,
+    n_test: int = 597,
+    seed: int = 0,
+) -> Dataset:
+    """Ten one-vs-rest tasks, ``is_0`` to ``is_9``, the chosen ``main`` digit first.
+
+    Inputs are the 64 pixels divided by 16. Each seed draws another split.
+
+    Args:
+        main: digit of the main task.
+        label_noise: share of the main task's training labels that is made wrong, exactly
+            ``round(share * n_train)`` of them (the papers flip each with that probability).
+        noise: see :func:`flip_labels`; a label that ``"background"`` leaves as it is does not
+            count as noisy.
+
+    Raises:
+        ValueError: a share outside [0, 1], an unknown digit or ``noise``, an empty split.
+    """
+    check_share("label_noise", label_noise)
+    if main not in range(10):
+        raise ValueError(f"main is {main!r}, expected one of {', '.join(map(str, range(10)))}")
+    source = load_digits()
+    n = len(source.target)
+    n_train = n - n_meta - n_test
+    if min(n_train, n_meta, n_test) < 1:
+        raise ValueError(f"n_meta is {n_meta} and n_test is {n_test}, expected at least 1 row in each split of {n} rows")
+    order = [main] + [d for d in range(10) if d != main]
+    generator = torch.Generator().manual_seed(seed)
+    digit = torch.from_numpy(source.target)
+    clean = Split(
+        torch.from_numpy(source.data) / 16,
+        {f"is_{d}": (digit == d).double() for d in order},
+        torch.arange(n),
+        torch.zeros(n, len(order), dtype=torch.bool),
+    )
+    train, meta, test = (
+        clean.take(rows) for rows in torch.randperm(n, generator=generator).split([n_train, n_meta, n_test])
+    )
+    name = f"is_{main}"
+    wrong = flip_labels(train.y[name], choose(n_train, label_noise, generator), noise)
+    train.noisy[:, 0] = wrong != train.y[name]
+    train = Split(train.x, {**train.y, name: wrong}, train.rows, train.noisy)
+    return Dataset(
+        "digits",
+        tuple(Task(f"is_{d}", "binary") for d in order),
+        train,
+        meta,
+        test,
+        source="scikit-learn load_digits: test part of UCI Optical Recognition of Handwritten Digits",
+        licence="CC BY 4.0",
+    )

@@ -1,0 +1,6 @@
+"""Multi-task models: a trunk shared by all tasks and a head for each."""
+
+from mtlkit.models.base import MultiTaskModel, initialise
+from mtlkit.models.mlp import mlp
+
+__all__ = ["MultiTaskModel", "initialise", "mlp"]

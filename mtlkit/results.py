@@ -1,0 +1,267 @@
+"""Tell what happened: tidy frames, intervals over seeds, paired tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+from torch import Tensor
+
+from mtlkit.datasets import Dataset, Split
+from mtlkit.tasks import per_sample_losses, presence
+
+MOMENTS = ("selected", "last")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of one method on one data set, one per seed.
+
+    Attributes:
+        frame: one row per measurement: dataset, method, seed, epoch, split, task, metric, value,
+            diverged. ``epoch`` 0 is before training. Losses are there for every epoch, the
+            main task's metrics at the selected epoch and the last. ``split`` "train" also has the metrics
+            ``weight`` (the task's share of the total weight given in that epoch) and, for noisy
+            labels, ``noisy_weight`` (the share of the task's weight that went to them).
+        samples: one row per training sample and task: dataset, method, seed, row, task, noisy,
+            weight (mean over all its visits, times batch size times number of tasks, so that
+            uniform weights are 1).
+        main: name of the main task.
+        state: name to stacked parameters and buffers, (seeds, ...), after the last epoch.
+    """
+
+    frame: pd.DataFrame
+    samples: pd.DataFrame
+    main: str
+    state: dict[str, Tensor] = field(repr=False)
+
+    @property
+    def method(self) -> str:
+        return self.frame["method"].iloc[0]
+
+    @property
+    def seeds(self) -> list[int]:
+        return self.frame["seed"].unique().tolist()
+
+    def state_dict(self, seed: int) -> dict[str, Tensor]:
+        """Weights of the model trained with this seed, for ``model.load_state_dict``.
+
+        Raises:
+            ValueError: no run has this seed.
+        """
+        if seed not in self.seeds:
+            raise ValueError(f"no run with seed {seed}, expected one of {self.seeds}")
+        return {name: value[self.seeds.index(seed)] for name, value in self.state.items()}
+
+    def selected(self) -> pd.Series:
+        """Per seed, the epoch with the lowest main-task loss on the meta split (the first on a tie)."""
+        frame = self.frame
+        curve = frame[(frame.split == "meta") & (frame.task == self.main) & (frame.metric == "loss")]
+        wide = curve.pivot(index="seed", columns="epoch", values="value").fillna(np.inf)
+        return wide.idxmin(axis=1).rename("epoch")
+
+    def final(self, at: str = "selected") -> pd.DataFrame:
+        """The frame's rows at the epoch selected on the meta split, or at the last epoch.
+
+        A diverged seed has no last epoch: its values are NaN.
+
+        Raises:
+            ValueError: ``at`` is neither ``"selected"`` nor ``"last"``.
+        """
+        if at not in MOMENTS:
+            raise ValueError(f"at is {at!r}, expected one of {', '.join(MOMENTS)}")
+        frame = self.frame
+        wanted = self.selected() if at == "selected" else frame.groupby("seed")["epoch"].max()
+        return frame[frame["epoch"] == frame["seed"].map(wanted)]
+
+    def summary(self, at: str = "selected", split: str = "test") -> pd.DataFrame:
+        """Mean and 95 % interval over seeds, per method, task and metric; see :func:`interval`."""
+        rows = self.final(at)
+        rows = rows[rows["split"] == split]
+        by = ["method", "task", "metric"]
+        return rows.groupby(by, sort=False)["value"].apply(interval).unstack()
+
+
+class Recorder:
+    """Collects what training measures, on its device, and reads it back once, at the end.
+
+    Args:
+        draws: each seed's data.
+        splits: the same stacked over seeds, packed and on the device: every tensor is (S, N, ...).
+    """
+
+    def __init__(
+        self, method: str, seeds: Sequence[int], draws: Sequence[Dataset], splits: Mapping[str, Split]
+    ) -> None:
+        self.method, self.seeds, self.draws, self.splits = method, seeds, draws, splits
+        self.tasks = tasks = draws[0].tasks
+        train = splits["train"]
+        shape = (*train.rows.shape, len(tasks))
+        self.given = torch.zeros(shape, dtype=train.x.dtype, device=train.x.device)
+        self.given_before = self.given.clone()
+        self.visits = torch.zeros(shape[:2], dtype=train.x.dtype, device=train.x.device)
+        self.labels = {split: torch.vmap(lambda y: presence(tasks, y))(rows.y) for split, rows in splits.items()}
+        self.losses: dict[str, list[Tensor]] = {split: [] for split in splits}
+        self.weights: list[Tensor] = []
+        self.noisy_weights: list[Tensor] = []
+        self.finite = torch.ones(len(seeds), dtype=torch.bool, device=train.x.device)
+        self.lowest = torch.full((len(seeds),), torch.inf, dtype=train.x.dtype, device=train.x.device)
+        self.selected: dict[str, Tensor] = {}
+        self.last: dict[str, Tensor] = {}
+
+    def weighed(self, rows: Tensor, weights: Tensor) -> None:
+        """One step's weights (S, B, T) for the training rows (S, B)."""
+        scaled = weights.detach() * weights.shape[-1] * weights.shape[-2]
+        self.given.scatter_add_(1, rows.unsqueeze(-1).expand_as(scaled), scaled)
+        self.visits.scatter_add_(1, rows, torch.ones_like(scaled[..., 0]))
+
+    @torch.no_grad()
+    def evaluated(self, outputs: dict[str, dict[str, Tensor]]) -> None:
+        """The end of an epoch (or the state before the first): outputs per split and task, (S, N, ...)."""
+        for split, found in outputs.items():
+            losses = torch.vmap(lambda o, y: per_sample_losses(self.tasks, o, y))(found, self.splits[split].y)
+            total = losses.sum(1)
+            self.losses[split].append(total / self.labels[split].sum(1))
+            if split == "train":
+                self.finite &= torch.isfinite(total).all(1)
+        if len(self.losses["train"]) > 1:
+            now = self.given - self.given_before
+            total = now.sum((1, 2))
+            self.weights.append(now.sum(1) / total[:, None])
+            noisy = self.splits["train"].noisy
+            self.noisy_weights.append((now * noisy).sum(1) / now.sum(1))
+            self.given_before = self.given.clone()
+        meta = self.losses["meta"][-1][:, 0]
+        better = meta < self.lowest
+        self.lowest = torch.where(better, meta, self.lowest)
+        name = self.tasks[0].name
+        self.last = {split: outputs[split][name] for split in ("meta", "test")}
+        for split, now in self.last.items():
+            before = self.selected.get(split, now)
+            self.selected[split] = torch.where(better.view(-1, *[1] * (now.ndim - 1)), now, before)
+
+    def all_diverged(self) -> bool:
+        """Whether no seed has finite training losses any more."""
+        return not self.finite.any()
+
+    def runs(self, state: dict[str, Tensor]) -> Runs:
+        """Everything recorded, as tidy frames.
+
+        Args:
+            state: stacked parameters and buffers at the end.
+        """
+        curves = [
+            self._tidy(torch.stack(losses, 1), "loss", split, first_epoch=0) for split, losses in self.losses.items()
+        ]
+        curves.append(self._tidy(torch.stack(self.weights, 1), "weight", "train", first_epoch=1))
+        if self.splits["train"].noisy.any():
+            shares = self._tidy(torch.stack(self.noisy_weights, 1), "noisy_weight", "train", first_epoch=1)
+            noisy_tasks = self.splits["train"].noisy.any(1).any(0).tolist()
+            names = [task.name for task, noisy in zip(self.tasks, noisy_tasks, strict=True) if noisy]
+            curves.append(shares[shares["task"].isin(names)])
+        frame = pd.concat([*curves, self._metrics()], ignore_index=True)
+        frame["diverged"] = frame["seed"].map(dict(zip(self.seeds, (~self.finite).tolist(), strict=True)))
+        frame.insert(0, "method", self.method)
+        frame.insert(0, "dataset", self.draws[0].name)
+        return Runs(frame, self._samples(), self.tasks[0].name, {k: v.detach().cpu() for k, v in state.items()})
+
+    def _tidy(self, values: Tensor, metric: str, split: str, first_epoch: int) -> pd.DataFrame:
+        """(S, epochs, T) to rows."""
+        epochs = range(first_epoch, first_epoch + values.shape[1])
+        names = [task.name for task in self.tasks]
+        index = pd.MultiIndex.from_product([self.seeds, epochs, names], names=["seed", "epoch", "task"])
+        rows = pd.Series(values.double().cpu().flatten().numpy(), index, name="value").reset_index()
+        return rows.assign(split=split, metric=metric)[["seed", "epoch", "split", "task", "metric", "value"]]
+
+    def _metrics(self) -> pd.DataFrame:
+        """The main task's metrics at the selected epoch and at the last."""
+        main = self.tasks[0]
+        meta = torch.stack(self.losses["meta"], 1)[..., 0]
+        best = torch.where(torch.isfinite(meta), meta, torch.inf).argmin(1).tolist()
+        end = meta.shape[1] - 1
+        rows = []
+        for s, seed in enumerate(self.seeds):
+            for epoch, kept in {best[s]: self.selected, end: self.last}.items():
+                for split, found in kept.items():
+                    target = self.draws[s].splits[split].y[main.name]
+                    for metric, value in main.metrics(found[s].cpu(), target).items():
+                        rows.append((seed, epoch, split, main.name, metric, value))
+        return pd.DataFrame(rows, columns=["seed", "epoch", "split", "task", "metric", "value"])
+
+    def _samples(self) -> pd.DataFrame:
+        train = self.splits["train"]
+        names = [task.name for task in self.tasks]
+        n_seeds, n_rows, n_tasks = self.given.shape
+        return pd.DataFrame(
+            {
+                "dataset": self.draws[0].name,
+                "method": self.method,
+                "seed": np.repeat(self.seeds, n_rows * n_tasks),
+                "row": train.rows.cpu().flatten().repeat_interleave(n_tasks).numpy(),
+                "task": pd.Categorical(np.tile(names, n_seeds * n_rows), categories=names),
+                "noisy": train.noisy.cpu().flatten().numpy(),
+                "weight": (self.given / self.visits.unsqueeze(-1)).double().cpu().flatten().numpy(),
+            }
+        )
+
+
+def interval(values: pd.Series) -> pd.Series:
+    """Mean of independent runs with its 95 % t interval.
+
+    Returns:
+        ``mean``, ``low``, ``high`` (NaN below two values), ``seeds`` (finite values) and
+        ``missing`` (runs without a finite value: diverged, or undefined metric).
+    """
+    finite = values[np.isfinite(values)]
+    n = len(finite)
+    mean = finite.mean()
+    half = stats.t.ppf(0.975, n - 1) * finite.sem() if n > 1 else np.nan
+    return pd.Series({"mean": mean, "low": mean - half, "high": mean + half, "seeds": n, "missing": len(values) - n})
+
+
+def compare(
+    runs: Sequence[Runs], metric: str = "loss", task: str | None = None, at: str = "selected", split: str = "test"
+) -> pd.DataFrame:
+    """Each run against the first, seed by seed.
+
+    Args:
+        runs: runs on the same data set with the same seeds; the first is the reference.
+        task: the main task when None.
+
+    Returns:
+        a row per further run: ``difference`` (mean of run minus reference), ``low`` and ``high``
+        (95 % t interval), ``p`` (two-sided paired t-test) and ``seeds`` (pairs with both values finite).
+
+    Raises:
+        ValueError: fewer than two runs, other seeds or another data set, no such metric or task.
+    """
+    if len(runs) < 2:
+        raise ValueError(f"{len(runs)} runs given, expected at least two to compare")
+    task = task or runs[0].main
+    columns = {}
+    for run in runs:
+        rows = run.final(at)
+        rows = rows[(rows["split"] == split) & (rows["metric"] == metric) & (rows["task"] == task)]
+        if rows.empty:
+            known = sorted(set(zip(run.frame["task"], run.frame["metric"], strict=True)))
+            raise ValueError(f"{run.method}: no {metric!r} of task {task!r} on {split!r}, found {known}")
+        if run.method in columns:
+            raise ValueError(f"two runs are called {run.method!r}, expected different names (fit(..., name=))")
+        columns[run.method] = rows.set_index("seed")["value"]
+    datasets = {run.frame["dataset"].iloc[0] for run in runs}
+    if len(datasets) > 1:
+        raise ValueError(f"runs are on different data sets: {', '.join(sorted(datasets))}")
+    if any(set(run.seeds) != set(runs[0].seeds) for run in runs):
+        raise ValueError(f"runs have different seeds: {'; '.join(f'{r.method} {r.seeds}' for r in runs)}")
+    reference = columns.pop(runs[0].method)
+    table = {}
+    for method, values in columns.items():
+        difference = (values - reference).dropna()
+        found = interval(difference)
+        p = stats.ttest_rel(values[difference.index], reference[difference.index]).pvalue if len(difference) > 1 else np.nan
+        table[method] = {"difference": found["mean"], "low": found["low"], "high": found["high"], "p": p, "seeds": len(difference)}
+    return pd.DataFrame.from_dict(table, orient="index").rename_axis(f"against {runs[0].method}")

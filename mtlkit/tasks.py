@@ -1,0 +1,212 @@
+"""What a task is: its kind, its per-sample loss, its metrics, and how a missing label looks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn import metrics as skm
+from torch import Tensor
+
+KINDS = ("regression", "binary", "multiclass")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a multi-task problem.
+
+    Args:
+        name: key of the task in the model's outputs and in the targets.
+        kind: ``"regression"`` (squared error), ``"binary"`` (cross-entropy of one logit) or
+            ``"multiclass"`` (cross-entropy of ``n_classes`` logits).
+        n_classes: number of classes, for ``"multiclass"`` only.
+
+    A missing target is NaN in a floating-point target and -1 in an integer one.
+    A target may have trailing axes (pixels, several regression outputs): a sample's loss is then
+    the mean over its observed elements.
+
+    Raises:
+        ValueError: unknown kind; ``n_classes`` missing, below 2, or given for another kind.
+    """
+
+    name: str
+    kind: str
+    n_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"task {self.name!r}: kind is {self.kind!r}, expected one of {', '.join(KINDS)}")
+        if self.kind == "multiclass":
+            if self.n_classes is None or self.n_classes < 2:
+                raise ValueError(f"task {self.name!r}: n_classes is {self.n_classes}, a multiclass task needs at least 2")
+        elif self.n_classes is not None:
+            raise ValueError(f"task {self.name!r}: n_classes is {self.n_classes}, but a {self.kind} task takes none")
+
+    @property
+    def n_outputs(self) -> int:
+        """Width of the head: ``n_classes`` logits, else one number."""
+        return self.n_classes or 1
+
+    def check(self, target: Tensor, size: int) -> None:
+        """Refuse a target that is not a label of this task.
+
+        Args:
+            target: the labels of ``size`` samples.
+
+        Raises:
+            TypeError: not a tensor, or classes that are not integers.
+            ValueError: wrong number of rows, infinite values, a class out of range.
+        """
+        where = f"task {self.name!r}"
+        if not isinstance(target, Tensor):
+            raise TypeError(f"{where}: target is a {type(target).__name__}, expected a torch.Tensor")
+        if target.ndim == 0 or target.shape[0] != size:
+            raise ValueError(f"{where}: target has shape {tuple(target.shape)}, expected {size} rows")
+        if self.kind != "multiclass" and target.ndim == 2 and target.shape[1] == 1:
+            raise ValueError(f"{where}: target has shape {tuple(target.shape)}, expected ({size},)")
+        if self.kind == "multiclass" and target.is_floating_point():
+            raise TypeError(f"{where}: target is {target.dtype}, expected integer classes 0 to {self.n_classes - 1}")
+        known = target[_observed(target)]
+        if known.is_floating_point() and not torch.isfinite(known).all():
+            raise ValueError(f"{where}: target holds an infinite value; a missing label is NaN")
+        if self.kind == "regression" or known.numel() == 0:
+            return
+        top = 1 if self.kind == "binary" else self.n_classes - 1
+        wrong = known[(known < 0) | (known > top) | (known != known.round())]
+        if wrong.numel():
+            raise ValueError(
+                f"{where}: target holds {wrong[0].item():g}, expected integer classes 0 to {top} "
+                "(missing: -1 in an integer target, NaN in a floating-point one)"
+            )
+
+    def metrics(self, output: Tensor, target: Tensor) -> dict[str, float]:
+        """Metrics beside the loss, over the samples that have a label (scikit-learn's definitions).
+
+        Regression: ``rmse``, ``mae``, ``r2``. Binary: ``roc_auc``, ``average_precision``, ``accuracy``.
+        Multiclass: ``accuracy``. A metric that is undefined (one class only, no label) is NaN.
+        """
+        observed = _observed(target)
+        if self.kind == "multiclass":
+            truth, guess = target[observed], output.argmax(1)[observed]
+            return {"accuracy": float(skm.accuracy_score(truth.cpu(), guess.cpu())) if len(truth) else math.nan}
+        score = output.detach().reshape(target.shape)[observed].double().cpu().numpy()
+        truth = target[observed].double().cpu().numpy()
+        usable = len(truth) > 0 and bool(np.isfinite(score).all())
+        if self.kind == "regression":
+            if not usable:
+                return dict.fromkeys(("rmse", "mae", "r2"), math.nan)
+            return {
+                "rmse": float(skm.root_mean_squared_error(truth, score)),
+                "mae": float(skm.mean_absolute_error(truth, score)),
+                "r2": float(skm.r2_score(truth, score)) if len(truth) > 1 else math.nan,
+            }
+        both = usable and truth.min() != truth.max()
+        return {
+            "roc_auc": float(skm.roc_auc_score(truth, score)) if both else math.nan,
+            "average_precision": float(skm.average_precision_score(truth, score)) if both else math.nan,
+            "accuracy": float(skm.accuracy_score(truth, score > 0)) if usable else math.nan,
+        }
+
+
+def _observed(target: Tensor) -> Tensor:
+    return ~torch.isnan(target) if target.is_floating_point() else target != -1
+
+
+Packed = dict[tuple[str, ...], Tensor]
+"""Targets of a batch: names of G tasks of one kind to their (B, G, ...) targets."""
+
+
+def pack(tasks: Sequence[Task], targets: Mapping[str, Tensor]) -> Packed:
+    """Targets of like tasks stacked, so that ten binary tasks cost as much as one.
+
+    Args:
+        targets: task name to (B, ...) target.
+
+    Raises:
+        ValueError: no target for a task.
+    """
+    alike: dict[tuple, list[str]] = {}
+    for task in tasks:
+        if task.name not in targets:
+            raise ValueError(f"task {task.name!r}: no target of that name, found {', '.join(map(repr, targets))}")
+        target = targets[task.name]
+        alike.setdefault((task.kind, task.n_classes, target.dtype, target.shape), []).append(task.name)
+    return {tuple(names): torch.stack([targets[name] for name in names], 1) for names in alike.values()}
+
+
+def presence(tasks: Sequence[Task], targets: Packed) -> Tensor:
+    """Which samples have a label for which task: (B, T) bool."""
+    return _columns(tasks, {names: _observed(target).flatten(2).any(2) if target.ndim > 2 else _observed(target)
+                            for names, target in targets.items()})
+
+
+def per_sample_losses(tasks: Sequence[Task], outputs: Mapping[str, Tensor], targets: Packed) -> Tensor:
+    """All tasks' per-sample losses (B, T), zero and without gradient where a label is missing.
+
+    Args:
+        outputs: task name to (B,) or (B, 1, ...) for regression and binary tasks, (B, C, ...) logits
+            for multiclass ones.
+
+    Raises:
+        ValueError: no output for a task, or one that does not fit its target.
+    """
+    by_name = {task.name: task for task in tasks}
+    found = {}
+    for names, target in targets.items():
+        columns = [_output(by_name[name], outputs, target[:, 0].shape) for name in names]
+        kind = by_name[names[0]].kind
+        output = torch.stack(columns, 2 if kind == "multiclass" else 1)
+        observed = _observed(target)
+        known = torch.where(observed, target, 0)
+        if kind == "multiclass":
+            element = F.cross_entropy(output, known.long(), reduction="none")
+        elif kind == "binary":
+            element = F.binary_cross_entropy_with_logits(output, known.to(output.dtype), reduction="none")
+        else:
+            element = (output - known.to(output.dtype)).square()
+        element = torch.where(observed, element, 0)
+        if element.ndim > 2:
+            element = element.flatten(2).sum(2) / observed.flatten(2).sum(2).clamp(min=1)
+        found[names] = element
+    return _columns(tasks, found)
+
+
+def _output(task: Task, outputs: Mapping[str, Tensor], target_shape: torch.Size) -> Tensor:
+    if task.name not in outputs:
+        raise ValueError(f"task {task.name!r}: no output of that name, found {', '.join(map(repr, outputs))}")
+    output = outputs[task.name]
+    expected = tuple(target_shape)
+    if task.kind == "multiclass":
+        expected = (target_shape[0], task.n_classes, *target_shape[1:])
+    elif output.ndim == len(target_shape) + 1 and output.shape[1] == 1:
+        output = output.squeeze(1)
+    if tuple(output.shape) != expected:
+        raise ValueError(
+            f"task {task.name!r}: output has shape {tuple(output.shape)}, "
+            f"expected {expected} for a {task.kind} target of shape {tuple(target_shape)}"
+        )
+    return output
+
+
+def _columns(tasks: Sequence[Task], found: dict[tuple[str, ...], Tensor]) -> Tensor:
+    """Columns (B, G) of groups of tasks, put in the order of ``tasks``: (B, T)."""
+    joined = torch.cat(list(found.values()), 1) if len(found) > 1 else next(iter(found.values()))
+    names = [name for group in found for name in group]
+    order = [names.index(task.name) for task in tasks]
+    return joined if order == list(range(len(order))) else joined[:, order]
+
+
+def check_tasks(tasks: Sequence[Task]) -> tuple[Task, ...]:
+    """The tasks as a tuple, main task first.
+
+    Raises:
+        ValueError: no task, or two of the same name.
+    """
+    names = [task.name for task in tasks]
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"tasks are {names}, expected at least one, each with its own name (the main task first)")
+    return tuple(tasks)

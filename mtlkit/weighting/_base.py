@@ -1,0 +1,55 @@
+"""The interface of a weighting, and the two helpers that all of them share."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from mtlkit.signals import Signal
+
+State = Any
+"""A weighting's memory: a NamedTuple of tensors, or the empty tuple."""
+
+
+class Weighting:
+    """Turns a signal into weights. Subclasses are frozen dataclasses of their hyper-parameters.
+
+    ``init`` and ``update`` are pure functions of tensors: no model, no data set, no branch on a
+    value, so that they can be stacked over seeds with ``torch.vmap``.
+
+    Attributes:
+        reads: the fields of :class:`mtlkit.signals.Signal` to be measured for it.
+    """
+
+    reads: ClassVar[frozenset[str]] = frozenset()
+
+    def init(self, n_tasks: int, like: Tensor) -> State:
+        """State before the first step; tensors take the dtype and device of ``like``."""
+        return ()
+
+    def update(self, state: State, signal: Signal) -> tuple[Tensor, State]:
+        """Weights for this batch, (T,) for mean losses or (B, T) for per-sample losses, and the new state."""
+        raise NotImplementedError
+
+
+def per_sample(weights: Tensor, present: Tensor) -> Tensor:
+    """Weights as (..., B, T), so that Σ w_bt ℓ_bt is the objective whatever the weighting's level.
+
+    Args:
+        weights: (..., T) weights of the mean losses, or (..., B, T) weights of the losses themselves.
+        present: (..., B, T) bool; a missing label gets weight zero and does not count in the mean.
+    """
+    if weights.ndim == present.ndim:
+        return torch.where(present, weights, 0)
+    mean = present.to(weights.dtype) / present.sum(-2, keepdim=True).clamp(min=1)
+    return weights.unsqueeze(-2) * mean
+
+
+def normalise(gains: Tensor) -> Tensor:
+    """max(gains, 0) divided by their sum over all axes; all zero where no gain is positive."""
+    positive = gains.clamp(min=0)
+    top = positive.amax()
+    scaled = positive / torch.where(top > 0, top, 1)
+    return scaled / scaled.sum().clamp(min=1)
