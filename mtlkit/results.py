@@ -262,6 +262,16 @@ def compare(
     for method, values in columns.items():
         difference = (values - reference).dropna()
         found = interval(difference)
-        p = stats.ttest_rel(values[difference.index], reference[difference.index]).pvalue if len(difference) > 1 else np.nan
-        table[method] = {"difference": found["mean"], "low": found["low"], "high": found["high"], "p": p, "seeds": len(difference)}
+        p = (
+            stats.ttest_rel(values[difference.index], reference[difference.index]).pvalue
+            if len(difference) > 1
+            else np.nan
+        )
+        table[method] = {
+            "difference": found["mean"],
+            "low": found["low"],
+            "high": found["high"],
+            "p": p,
+            "seeds": len(difference),
+        }
     return pd.DataFrame.from_dict(table, orient="index").rename_axis(f"against {runs[0].method}")

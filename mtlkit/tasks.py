@@ -42,7 +42,9 @@ class Task:
             raise ValueError(f"task {self.name!r}: kind is {self.kind!r}, expected one of {', '.join(KINDS)}")
         if self.kind == "multiclass":
             if self.n_classes is None or self.n_classes < 2:
-                raise ValueError(f"task {self.name!r}: n_classes is {self.n_classes}, a multiclass task needs at least 2")
+                raise ValueError(
+                    f"task {self.name!r}: n_classes is {self.n_classes}, a multiclass task needs at least 2"
+                )
         elif self.n_classes is not None:
             raise ValueError(f"task {self.name!r}: n_classes is {self.n_classes}, but a {self.kind} task takes none")
 
@@ -140,8 +142,13 @@ def pack(tasks: Sequence[Task], targets: Mapping[str, Tensor]) -> Packed:
 
 def presence(tasks: Sequence[Task], targets: Packed) -> Tensor:
     """Which samples have a label for which task: (B, T) bool."""
-    return _columns(tasks, {names: _observed(target).flatten(2).any(2) if target.ndim > 2 else _observed(target)
-                            for names, target in targets.items()})
+    return _columns(
+        tasks,
+        {
+            names: _observed(target).flatten(2).any(2) if target.ndim > 2 else _observed(target)
+            for names, target in targets.items()
+        },
+    )
 
 
 def per_sample_losses(tasks: Sequence[Task], outputs: Mapping[str, Tensor], targets: Packed) -> Tensor:

@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call
+from torch.utils._pytree import tree_map
 
 from mtlkit.datasets import Dataset, Split
 from mtlkit.models import MultiTaskModel, initialise
 from mtlkit.progress import progress
 from mtlkit.results import Recorder, Runs
-from mtlkit.signals import Signal, measure
+from mtlkit.signals import Problem, mean_losses
 from mtlkit.tasks import Task, pack, per_sample_losses, presence
-from mtlkit.weighting import State, Weighting, per_sample
+from mtlkit.weighting import Weighting, per_sample, step
 
 EVALUATION_ROWS = 4096
 
@@ -88,9 +89,11 @@ def fit(
     splits = {split: _stack([draw.splits[split] for draw in draws], data.tasks, device, dtype) for split in data.splits}
     template = copy.deepcopy(model).to(device=device, dtype=dtype)
     parameters, buffers = _initial_state(template, seeds)
-    shared = {k: v for k, v in parameters.items() if k.startswith("trunk.")}
+    shared = tuple(name for name in parameters if name.startswith("trunk."))
+    last = tuple(name for name in shared if name.rpartition(".")[0] == shared[-1].rpartition(".")[0])
     descent = optimizer(list(parameters.values()), lr=lr)
-    state, update = _stacked(weighting, data, parameters, len(seeds))
+    one = weighting.init(len(data.tasks), next(iter(parameters.values())))
+    state = tree_map(lambda t: t.expand(len(seeds), *t.shape).clone(), one)
     train_rows = _Batches(len(data.train), batch_size, [_generator(seed, "order", device) for seed in seeds])
     meta_rows = _Batches(len(data.meta), meta_batch_size, [_generator(seed, "meta order", device) for seed in seeds])
     noise = [_generator(seed, "noise", device) for seed in seeds]
@@ -106,8 +109,7 @@ def fit(
         return torch.vmap(one)({**parameters, **own}, buffers, batch.x, batch.y)
 
     def main_loss(batch: Split, own: dict[str, Tensor]) -> Tensor:
-        labels = present(batch)[..., 0].sum(-1).clamp(min=1)
-        return losses(batch, own)[..., 0].sum(-1) / labels
+        return mean_losses(losses(batch, own), present(batch))[..., 0]
 
     def present(batch: Split) -> Tensor:
         return torch.vmap(lambda y: presence(data.tasks, y))(batch.y)
@@ -120,20 +122,29 @@ def fit(
         for _ in range(steps_per_epoch):
             rows = next(train_rows)
             batch, meta = _take(splits["train"], rows), _take(splits["meta"], next(meta_rows))
-            live, signal = measure(
-                weighting.reads,
+            problem = Problem(
+                parameters,
                 shared,
-                functools.partial(losses, batch),
-                functools.partial(main_loss, meta),
-                present=present(batch),
-                noise=torch.stack([torch.randn(len(data.tasks), generator=g, dtype=dtype, device=device) for g in noise]),
+                last,
+                losses=functools.partial(losses, batch),
+                meta_loss=functools.partial(main_loss, meta),
+                score=functools.partial(main_loss, meta),
+                lr=lr,
             )
-            weights, state = update(state, signal)
-            weights = per_sample(weights, signal.present)
+            taken = step(
+                weighting,
+                problem,
+                state,
+                present=present(batch),
+                noise=torch.stack(
+                    [torch.randn(len(data.tasks), generator=g, dtype=dtype, device=device) for g in noise]
+                ),
+            )
+            state = taken.state
             descent.zero_grad()
-            (weights * live).sum().backward()
+            taken.objective.sum().backward()
             descent.step()
-            recorder.weighed(rows, weights)
+            recorder.weighed(rows, per_sample(taken.weights, taken.signal.present))
         evaluate()
         if recorder.all_diverged():
             break
@@ -199,20 +210,6 @@ def _map(change: Callable[..., Tensor], *splits: Split) -> Split:
         change(*(s.rows for s in splits)),
         change(*(s.noisy for s in splits)),
     )
-
-
-def _stacked(
-    weighting: Weighting, data: Dataset, parameters: dict[str, Tensor], n_seeds: int
-) -> tuple[State, Callable[[State, Signal], tuple[Tensor, State]]]:
-    """The weighting's initial state with a leading seed axis, and its update mapped over that axis."""
-    one = weighting.init(len(data.tasks), next(iter(parameters.values())))
-    state = torch.utils._pytree.tree_map(lambda t: t.expand(n_seeds, *t.shape).clone(), one)
-
-    def update(state: State, signal: Signal) -> tuple[Tensor, State]:
-        axes = Signal(*(None if field is None else 0 for field in signal))
-        return torch.vmap(weighting.update, in_dims=(0, axes))(state, signal)
-
-    return state, update
 
 
 @torch.no_grad()

@@ -68,7 +68,9 @@ class Dataset:
                 raise ValueError(f"{self.name}: the {where} inputs hold NaN or infinite values, expected finite ones")
             for task in self.tasks:
                 if task.name not in split.y:
-                    raise ValueError(f"{self.name}: the {where} split has no target {task.name!r}, found {list(split.y)}")
+                    raise ValueError(
+                        f"{self.name}: the {where} split has no target {task.name!r}, found {list(split.y)}"
+                    )
                 try:
                     task.check(split.y[task.name], len(split))
                 except (TypeError, ValueError) as error:

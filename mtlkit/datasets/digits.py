@@ -52,7 +52,9 @@ def digits(
     n = len(source.target)
     n_train = n - n_meta - n_test
     if min(n_train, n_meta, n_test) < 1:
-        raise ValueError(f"n_meta is {n_meta} and n_test is {n_test}, expected at least 1 row in each split of {n} rows")
+        raise ValueError(
+            f"n_meta is {n_meta} and n_test is {n_test}, expected at least 1 row in each split of {n} rows"
+        )
     order = [main] + [d for d in range(10) if d != main]
     generator = torch.Generator().manual_seed(seed)
     digit = torch.from_numpy(source.target)

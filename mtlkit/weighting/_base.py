@@ -21,9 +21,11 @@ class Weighting:
 
     Attributes:
         reads: the fields of :class:`mtlkit.signals.Signal` to be measured for it.
+        penalises: whether :meth:`penalty` adds to the objective.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset()
+    penalises: ClassVar[bool] = False
 
     def init(self, n_tasks: int, like: Tensor) -> State:
         """State before the first step; tensors take the dtype and device of ``like``."""
@@ -32,6 +34,22 @@ class Weighting:
     def update(self, state: State, signal: Signal) -> tuple[Tensor, State]:
         """Weights for this batch, (T,) for mean losses or (B, T) for per-sample losses, and the new state."""
         raise NotImplementedError
+
+    def learn(self, n_tasks: int, like: Tensor) -> Tensor | None:
+        """Initial value (T,) of what the model's own optimiser learns for it, if anything."""
+        return None
+
+    def penalty(self, signal: Signal) -> Tensor:
+        """A differentiable term () of the objective besides the weighted losses, where ``penalises``."""
+        raise NotImplementedError
+
+    def lookahead_from(self, state: State) -> tuple[float, Tensor] | None:
+        """Step size and task weights (T,) of a virtual step before measuring, if it takes one."""
+        return None
+
+    def fake_step(self, lr: float) -> float:
+        """Step size of the fake updates behind ``gains``; the optimiser's ``lr`` unless told otherwise."""
+        return lr
 
 
 def per_sample(weights: Tensor, present: Tensor) -> Tensor:

@@ -1,0 +1,87 @@
+"""One weighted step: measure, weigh, and an objective to differentiate. All engines call this."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mtlkit.signals import Params, Problem, Signal, measure
+from mtlkit.weighting._base import State, Weighting, per_sample
+
+
+class Step(NamedTuple):
+    """The outcome of :func:`step`.
+
+    Attributes:
+        objective: (...) weighted loss; its gradient is the step's.
+        weights: what the weighting gave, (..., T) or (..., B, T), detached.
+        state: the weighting's new state.
+        signal: what it saw.
+    """
+
+    objective: Tensor
+    weights: Tensor
+    state: State
+    signal: Signal
+
+
+def step(weighting: Weighting, problem: Problem, state: State, **given: Tensor) -> Step:
+    """Measure what ``weighting`` reads, weigh, and build the objective Σ w ℓ (+ penalty).
+
+    Args:
+        state: the weighting's state, stacked like the problem.
+        given: signal fields that need no computation: ``present`` always; ``noise``, ``epoch`` and
+            ``learned`` where the weighting reads them.
+    """
+    measured = measure(
+        problem,
+        weighting.reads,
+        lookahead=weighting.lookahead_from(state),
+        fake_step=weighting.fake_step(problem.lr),
+        differentiable=weighting.penalises,
+        **given,
+    )
+    signal = measured.signal
+    weights, state = _over_seeds(weighting, weighting.update, signal, state)
+    if measured.task_gradients is not None:
+        objective = _combined(problem.parameters, measured, weights)
+    else:
+        objective = (per_sample(weights, signal.present) * measured.losses).sum((-1, -2))
+    if weighting.penalises:
+        objective = objective + _over_seeds(weighting, weighting.penalty, signal)
+    return Step(objective, weights.detach(), state, signal)
+
+
+def _over_seeds(weighting, function, signal, *state):
+    """Apply a function of one run to a signal that may have a leading seed axis."""
+    if signal.losses.ndim == 2:
+        return function(*state, signal)
+    axes = Signal(*(None if field is None else 0 for field in signal))
+    return torch.vmap(function, in_dims=(*(0 for _ in state), axes))(*state, signal)
+
+
+class _Combine(torch.autograd.Function):
+    """A value with given gradients: task gradients are at hand, no further backward pass is needed."""
+
+    @staticmethod
+    def forward(ctx, value, gradients, *parameters):
+        ctx.gradients = gradients
+        return value
+
+    @staticmethod
+    def backward(ctx, by_seed):
+        scaled = [by_seed.view(*by_seed.shape, *[1] * (g.ndim - by_seed.ndim)) * g for g in ctx.gradients]
+        return None, None, *scaled
+
+
+def _combined(parameters: Params, measured, weights: Tensor) -> Tensor:
+    weights = weights.detach()
+    value = (per_sample(weights, measured.signal.present) * measured.losses.detach()).sum((-1, -2))
+    by_task = weights.movedim(-1, 0)
+    gradients = [
+        (by_task.view(*by_task.shape, *[1] * (g.ndim - by_task.ndim)) * g).sum(0)
+        for g in (measured.task_gradients[name] for name in parameters)
+    ]
+    return _Combine.apply(value, gradients, *parameters.values())
