@@ -1,10 +1,58 @@
 """mtlkit: which weights should the losses get when one task matters and the others help it?"""
 
 from mtlkit import datasets, models
+from mtlkit.merging import DIW, AlphaVIL, ForkMerge
 from mtlkit.results import Runs, compare
 from mtlkit.tasks import Task
 from mtlkit.training import fit
-from mtlkit.weighting import RandomWeighting, SLGrad, Uniform
+from mtlkit.weigher import Weigher
+from mtlkit.weighting import (
+    DWA,
+    SLAW,
+    AdaptiveWeights,
+    Fixed,
+    GradientCosine,
+    GradNorm,
+    Gramian,
+    HydaLearn,
+    LogSE,
+    MetaTartan,
+    OLAux,
+    OrthogonalGradients,
+    RandomWeighting,
+    RevisedUncertainty,
+    SLGrad,
+    Uncertainty,
+    Uniform,
+)
 
 __version__ = "0.1.0"
-__all__ = ["RandomWeighting", "Runs", "SLGrad", "Task", "Uniform", "compare", "datasets", "fit", "models"]
+__all__ = [
+    "DIW",
+    "DWA",
+    "SLAW",
+    "AdaptiveWeights",
+    "AlphaVIL",
+    "Fixed",
+    "ForkMerge",
+    "GradNorm",
+    "GradientCosine",
+    "Gramian",
+    "HydaLearn",
+    "LogSE",
+    "MetaTartan",
+    "OLAux",
+    "OrthogonalGradients",
+    "RandomWeighting",
+    "RevisedUncertainty",
+    "Runs",
+    "SLGrad",
+    "Task",
+    "Uncertainty",
+    "Uniform",
+    "Weigher",
+    "compare",
+    "datasets",
+    "fit",
+    "models",
+]

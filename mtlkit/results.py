@@ -26,7 +26,8 @@ class Runs:
             diverged. ``epoch`` 0 is before training. Losses are there for every epoch, the
             main task's metrics at the selected epoch and the last. ``split`` "train" also has the metrics
             ``weight`` (the task's share of the total weight given in that epoch) and, for noisy
-            labels, ``noisy_weight`` (the share of the task's weight that went to them).
+            labels, ``noisy_weight`` (the share of the task's weight that went to them). What a per-epoch
+            method adds is listed with it, e.g. :class:`mtlkit.AlphaVIL`.
         samples: one row per training sample and task: dataset, method, seed, row, task, noisy,
             weight (mean over all its visits, times batch size times number of tasks, so that
             uniform weights are 1).
@@ -108,6 +109,7 @@ class Recorder:
         self.losses: dict[str, list[Tensor]] = {split: [] for split in splits}
         self.weights: list[Tensor] = []
         self.noisy_weights: list[Tensor] = []
+        self.reports: dict[tuple[str, str], list[Tensor]] = {}
         self.finite = torch.ones(len(seeds), dtype=torch.bool, device=train.x.device)
         self.lowest = torch.full((len(seeds),), torch.inf, dtype=train.x.dtype, device=train.x.device)
         self.selected: dict[str, Tensor] = {}
@@ -118,6 +120,11 @@ class Recorder:
         scaled = weights.detach() * weights.shape[-1] * weights.shape[-2]
         self.given.scatter_add_(1, rows.unsqueeze(-1).expand_as(scaled), scaled)
         self.visits.scatter_add_(1, rows, torch.ones_like(scaled[..., 0]))
+
+    def reported(self, report: Mapping[str, tuple[str, Tensor]]) -> None:
+        """What a per-epoch method says of an epoch: metric to its split and its values (S, T)."""
+        for metric, (split, values) in report.items():
+            self.reports.setdefault((metric, split), []).append(values.detach())
 
     @torch.no_grad()
     def evaluated(self, outputs: dict[str, dict[str, Tensor]]) -> None:
@@ -158,6 +165,8 @@ class Recorder:
             self._tidy(torch.stack(losses, 1), "loss", split, first_epoch=0) for split, losses in self.losses.items()
         ]
         curves.append(self._tidy(torch.stack(self.weights, 1), "weight", "train", first_epoch=1))
+        for (metric, split), values in self.reports.items():
+            curves.append(self._tidy(torch.stack(values, 1), metric, split, first_epoch=1))
         if self.splits["train"].noisy.any():
             shares = self._tidy(torch.stack(self.noisy_weights, 1), "noisy_weight", "train", first_epoch=1)
             noisy_tasks = self.splits["train"].noisy.any(1).any(0).tolist()

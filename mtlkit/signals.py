@@ -7,7 +7,6 @@ differentiates to each model's own gradient.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -16,6 +15,8 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
+from mtlkit.tasks import Task, presence
+
 Params = dict[str, Tensor]
 
 
@@ -23,12 +24,15 @@ class Signal(NamedTuple):
     """What a weighting sees of one batch of B samples and T tasks, main task first.
 
     Detached, but for ``learned`` and, for a weighting that penalises gradients, ``gramian``.
-    θ are the shared parameters and L_t the mean of task t's losses over the samples with a label.
+    θ are the shared parameters and L_t the mean of task t's losses over the samples with a label;
+    a task without a label in the batch has L_t = 0 and a zero gradient.
 
     Attributes:
         losses: (B, T) per-sample losses ℓ_bt, zero where a label is missing.
         present: (B, T) bool, which labels are there.
         epoch: () number of the epoch, from 0.
+        lr: () the optimiser's learning rate.
+        regression: (T,) bool, which tasks are regressions (the others are classifications).
         noise: (T,) independent N(0, 1), new every step, from the run's own generator.
         learned: (T,) what the model's optimiser learns for the weighting.
         gramian: (T, T) inner products ⟨∇_θ L_s, ∇_θ L_t⟩.
@@ -37,12 +41,15 @@ class Signal(NamedTuple):
             batch): to first order, how much a unit step on that loss lowers the main meta loss.
         meta_alignment: (T,) the same per task, ⟨∇_θ L_t, g⟩.
         meta_norm: () ‖g‖.
-        gains: (T,) M(θ) - M(θ_t) of the main task's metric M after a fake step on task t alone.
+        gains: (T,) M(θ) - M(θ_t) of the main task's metric M after a fake step on task t alone; zero
+            for a task without a label.
     """
 
     losses: Tensor
     present: Tensor
     epoch: Tensor | None = None
+    lr: Tensor | None = None
+    regression: Tensor | None = None
     noise: Tensor | None = None
     learned: Tensor | None = None
     gramian: Tensor | None = None
@@ -51,6 +58,16 @@ class Signal(NamedTuple):
     meta_alignment: Tensor | None = None
     meta_norm: Tensor | None = None
     gains: Tensor | None = None
+
+    @property
+    def means(self) -> Tensor:
+        """(T,) mean losses L_t, see :func:`mean_losses`."""
+        return mean_losses(self.losses, self.present)
+
+    @property
+    def labelled(self) -> Tensor:
+        """(T,) bool, which tasks have a label in this batch."""
+        return self.present.any(-2)
 
 
 @dataclass(frozen=True)
@@ -66,7 +83,7 @@ class Problem:
         last: names of the last shared layer's.
         losses: to per-sample losses (..., B, T).
         meta_loss: to the main task's mean meta loss (...).
-        score: to the main task's metric (...), to be lowered, for fake updates.
+        score: to the main task's metric (...), to be lowered, for fake updates; under no_grad.
         lr: the optimiser's learning rate.
         stacked_score: whether ``score`` may be mapped with ``torch.vmap``.
     """
@@ -88,7 +105,8 @@ class Measured:
     Attributes:
         losses: (..., B, T) per-sample losses at the model's own parameters, with their tape.
         signal: what the weighting asked for.
-        task_gradients: (T, ..., *) gradients of the mean losses L_t, where they were needed anyway.
+        task_gradients: (T, ..., *) gradients of the mean losses L_t with respect to all parameters,
+            where they were needed anyway.
     """
 
     losses: Tensor
@@ -109,62 +127,65 @@ def measure(
 
     Args:
         lookahead: step size and task weights (..., T) of a virtual step; the meta gradient and the
-            alignment are then taken after it.
+            per-sample alignment are then taken after it.
         fake_step: step size of the fake updates behind ``gains``.
         differentiable: keep the graph of ``gramian``.
         given: fields that need no computation; ``present`` always.
+
+    Raises:
+        ValueError: a field in ``reads`` that is neither given nor measured here.
     """
     present = given["present"]
     shared = {name: problem.parameters[name] for name in problem.shared}
     found = {name: value for name, value in given.items() if name in reads or name == "present"}
     reads_meta = not {"alignment", "meta_alignment", "meta_norm"}.isdisjoint(reads)
     live = task_gradients = direction = None
+    measured_at = problem
     if lookahead is not None and reads_meta:
         live = problem.losses(problem.parameters)
-        step, weights = lookahead
-        objective = (weights * mean_losses(live, present)).sum()
-        moved = gradient(objective, problem.parameters, retain_graph=True)
-        ahead = {
-            name: (value - step * moved[name]).detach().requires_grad_() for name, value in problem.parameters.items()
-        }
-        problem = replace(problem, losses=_from(ahead, problem.losses), meta_loss=_from(ahead, problem.meta_loss))
-        shared = {name: ahead[name] for name in problem.shared}
+        measured_at = _ahead(problem, mean_losses(live, present), *lookahead)
     if reads_meta:
-        direction = gradient(problem.meta_loss(shared), shared)
+        own = {name: measured_at.parameters[name] for name in problem.shared}
+        direction = gradient(measured_at.meta_loss(own), own)
     if "alignment" in reads:
-        if live is None:
-            live, found["alignment"] = aligned_losses(problem.losses, shared, direction)
-        else:
-            with torch.no_grad():
-                found["alignment"] = aligned_losses(problem.losses, shared, direction)[1]
+        with torch.set_grad_enabled(live is None):
+            losses, found["alignment"] = aligned_losses(measured_at.losses, own, direction)
+        live = losses if live is None else live
     if live is None:
         live = problem.losses(problem.parameters)
-    seeds = live.ndim - 2
-    if direction is not None and "meta_norm" in reads:
-        found["meta_norm"] = _dot(direction, direction, seeds).sqrt()
+    runs = live.shape[:-2]
+    if "lr" in reads:
+        found["lr"] = live.new_full(runs, problem.lr)
+    if "meta_norm" in reads:
+        found["meta_norm"] = _dot(direction, direction, len(runs)).sqrt()
     means = mean_losses(live, present)
-    n_tasks = live.shape[-1]
     if not {"gramian", "meta_alignment", "gains"}.isdisjoint(reads):
-        rows = [
-            gradient(means[..., t], problem.parameters, retain_graph=True, create_graph=differentiable)
-            for t in range(n_tasks)
-        ]
+        task_gradients = _each_task(means, problem.parameters, create_graph=differentiable)
         if "gramian" in reads:
-            found["gramian"] = gramian([{name: row[name] for name in problem.shared} for row in rows], seeds)
+            found["gramian"] = gramian({name: task_gradients[name] for name in shared}, len(runs))
         if "meta_alignment" in reads:
-            found["meta_alignment"] = torch.stack([_dot(row, direction, seeds) for row in rows], -1)
-        task_gradients = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+            found["meta_alignment"] = _dot(task_gradients, direction, 1 + len(runs)).movedim(0, -1)
         if "gains" in reads:
-            found["gains"] = gains(problem, task_gradients, fake_step)
+            found["gains"] = torch.where(present.any(-2), gains(problem, task_gradients, fake_step), 0)
     if "last_norms" in reads:
-        last = {name: problem.parameters[name] for name in problem.last}
-        rows = [gradient(means[..., t], last, retain_graph=True) for t in range(n_tasks)]
-        found["last_norms"] = torch.stack([_dot(row, row, seeds).sqrt() for row in rows], -1)
+        rows = _each_task(means, {name: problem.parameters[name] for name in problem.last})
+        found["last_norms"] = _dot(rows, rows, 1 + len(runs)).sqrt().movedim(0, -1)
+    for name in reads:
+        if found.get(name) is None and name != "losses":
+            raise ValueError(f"the weighting reads {name!r}, which was neither given nor can be measured")
     return Measured(live, Signal(live.detach(), **found), None if differentiable else task_gradients)
 
 
-def _from(start: Params, function: Callable[[Params], Tensor]) -> Callable[[Params], Tensor]:
-    return lambda own: function({**start, **own})
+def _ahead(problem: Problem, means: Tensor, step: float, weights: Tensor) -> Problem:
+    """The problem after a virtual step on Σ w_t L_t; the model's own parameters stay as they are."""
+    moved = gradient((weights * means).sum(), problem.parameters, retain_graph=True)
+    ahead = {name: (value - step * moved[name]).detach().requires_grad_() for name, value in problem.parameters.items()}
+    return replace(
+        problem,
+        parameters=ahead,
+        losses=lambda own: problem.losses({**ahead, **own}),
+        meta_loss=lambda own: problem.meta_loss({**ahead, **own}),
+    )
 
 
 def gradient(loss: Tensor, parameters: Params, **options: bool) -> Params:
@@ -177,48 +198,106 @@ def gradient(loss: Tensor, parameters: Params, **options: bool) -> Params:
     return dict(zip(parameters, found, strict=True))
 
 
+def _each_task(means: Tensor, parameters: Params, create_graph: bool = False) -> Params:
+    """Gradients of each task's mean loss, one backward pass per task: name to (T, ..., *)."""
+    rows = [gradient(mean, parameters, retain_graph=True, create_graph=create_graph) for mean in means.unbind(-1)]
+    return {name: torch.stack([row[name] for row in rows]) for name in parameters}
+
+
 def mean_losses(losses: Tensor, present: Tensor) -> Tensor:
     """Means over the labelled samples: (..., B, T) to (..., T), zero for a task without a label."""
     return losses.sum(-2) / present.sum(-2).clamp(min=1)
 
 
-def _dot(a: Params, b: Params, seeds: int) -> Tensor:
-    """Inner product over all parameters of ``b``, keeping ``seeds`` leading axes."""
-    return sum((a[name] * b[name]).flatten(seeds).sum(-1) for name in b)
+def _flat(a: Tensor, kept: int) -> Tensor:
+    return a.reshape(*a.shape[:kept], -1)
 
 
-def gramian(rows: list[Params], seeds: int = 0) -> Tensor:
-    """Inner products of T gradients with each other: (..., T, T)."""
-    size = len(rows)
-    upper = {(s, t): _dot(rows[s], rows[t], seeds) for s, t in itertools.combinations_with_replacement(range(size), 2)}
-    return torch.stack([torch.stack([upper[min(s, t), max(s, t)] for t in range(size)], -1) for s in range(size)], -2)
+def _dot(a: Params, b: Params, kept: int) -> Tensor:
+    """Inner product over all parameters of ``b``, keeping the first ``kept`` axes of their product."""
+    return sum(_flat(a[name] * b[name], kept).sum(-1) for name in b)
+
+
+def gramian(task_gradients: Params, seeds: int = 0) -> Tensor:
+    """Inner products of T gradients with each other: (..., T, T).
+
+    Args:
+        task_gradients: (T, ..., *) each.
+        seeds: number of seed axes.
+    """
+    rows = (_flat(g, 1 + seeds).movedim(0, -2) for g in task_gradients.values())
+    return sum(row @ row.mT for row in rows)
 
 
 def gains(problem: Problem, task_gradients: Params, step: float) -> Tensor:
-    """How much a fake step on each task alone lowers the score: (..., T), all tasks evaluated together.
+    """How much a fake step on each task alone lowers the score: (..., T), all evaluated together.
 
     Args:
         task_gradients: (T, ..., *) gradients of the mean losses.
         step: size of the fake step.
     """
     with torch.no_grad():
-        fakes = {name: value - step * task_gradients[name] for name, value in problem.parameters.items()}
-        before = problem.score(problem.parameters)
+        stands = {
+            name: torch.cat([value.unsqueeze(0), value - step * task_gradients[name]])
+            for name, value in problem.parameters.items()
+        }
         if problem.stacked_score:
-            after = torch.vmap(problem.score, randomness="same")(fakes)
+            scores = torch.vmap(problem.score, randomness="same")(stands)
         else:
-            n_tasks = len(next(iter(fakes.values())))
-            after = torch.stack([problem.score({name: f[t] for name, f in fakes.items()}) for t in range(n_tasks)])
-        return (before - after).movedim(0, -1)
+            n_stands = 1 + len(next(iter(task_gradients.values())))
+            scores = torch.stack([problem.score({name: v[t] for name, v in stands.items()}) for t in range(n_stands)])
+        return (scores[0] - scores[1:]).movedim(0, -1)
+
+
+def score(metric: Callable[[Tensor, Tensor], Tensor | float], task: Task, output: Tensor, target: Tensor) -> Tensor:
+    """A user's metric of one task as a number (), over the samples that have a label; 0 without any.
+
+    Where an output is not finite, it is NaN and the metric is not called.
+
+    Args:
+        metric: called with outputs and targets, (n, ...) each, of the n samples with a label;
+            returns a number to be lowered, which need not be differentiable. Put a minus sign
+            before a metric to be raised, such as accuracy.
+        output: (B, ...) outputs, as the model gives them.
+        target: (B, ...) targets.
+
+    Raises:
+        ValueError: the metric returns more than one number.
+    """
+    labelled = presence((task,), {(task.name,): target.unsqueeze(1)})[:, 0]
+    if not labelled.any():
+        return output.new_zeros(())
+    if not output[labelled].isfinite().all():
+        return output.new_full((), torch.nan)
+    value = torch.as_tensor(metric(output[labelled], target[labelled]), dtype=output.dtype, device=output.device)
+    if value.numel() != 1:
+        raise ValueError(
+            f"task {task.name!r}: the metric returned shape {tuple(value.shape)}, expected one number to be lowered"
+        )
+    return value.reshape(()).detach()
 
 
 def aligned_losses(losses: Callable[[Params], Tensor], shared: Params, direction: Params) -> tuple[Tensor, Tensor]:
     """Per-sample losses (with tape) and their alignment with ``direction`` (detached), both (..., B, T).
 
     δ_bt = ⟨∇_θ ℓ_bt, g⟩ is the derivative of ℓ_bt along g, so one forward-mode product gives all
-    of them and no per-sample gradient ever exists.
+    of them and no per-sample gradient ever exists. A model with an operator that has no forward
+    mode (``nn.LSTM``, ``nn.GRU``) is differentiated twice in reverse instead: δ is the gradient of
+    w ↦ ⟨∇_θ Σ_bt w_bt ℓ_bt, g⟩.
     """
-    with forward_ad.dual_level():
-        dual = {name: forward_ad.make_dual(value, direction[name]) for name, value in shared.items()}
-        live, tangent = forward_ad.unpack_dual(losses(dual))
-        return live, torch.zeros_like(live) if tangent is None else tangent.detach()
+    try:
+        with forward_ad.dual_level():
+            dual = {name: forward_ad.make_dual(value, direction[name]) for name, value in shared.items()}
+            live, tangent = forward_ad.unpack_dual(losses(dual))
+            return live, torch.zeros_like(live) if tangent is None else tangent.detach()
+    except NotImplementedError:
+        return _aligned_in_reverse(losses, shared, direction)
+
+
+def _aligned_in_reverse(losses: Callable[[Params], Tensor], shared: Params, direction: Params) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        live = losses(shared)
+        weights = torch.ones_like(live, requires_grad=True)
+        slope = gradient((weights * live).sum(), shared, create_graph=True)
+        along = sum((slope[name] * direction[name]).sum() for name in shared)
+        return live, gradient(along, {"weights": weights}, retain_graph=True)["weights"]

@@ -53,11 +53,12 @@ class Task:
         """Width of the head: ``n_classes`` logits, else one number."""
         return self.n_classes or 1
 
-    def check(self, target: Tensor, size: int) -> None:
+    def check(self, target: Tensor, size: int, values: bool = True) -> None:
         """Refuse a target that is not a label of this task.
 
         Args:
             target: the labels of ``size`` samples.
+            values: whether to read the values, for which a GPU must finish all its work first.
 
         Raises:
             TypeError: not a tensor, or classes that are not integers.
@@ -72,6 +73,8 @@ class Task:
             raise ValueError(f"{where}: target has shape {tuple(target.shape)}, expected ({size},)")
         if self.kind == "multiclass" and target.is_floating_point():
             raise TypeError(f"{where}: target is {target.dtype}, expected integer classes 0 to {self.n_classes - 1}")
+        if not values or target.dtype == torch.bool:
+            return
         known = target[_observed(target)]
         if known.is_floating_point() and not torch.isfinite(known).all():
             raise ValueError(f"{where}: target holds an infinite value; a missing label is NaN")
@@ -160,6 +163,7 @@ def per_sample_losses(tasks: Sequence[Task], outputs: Mapping[str, Tensor], targ
 
     Raises:
         ValueError: no output for a task, or one that does not fit its target.
+        TypeError: an output that is not a tensor.
     """
     by_name = {task.name: task for task in tasks}
     found = {}
@@ -186,6 +190,8 @@ def _output(task: Task, outputs: Mapping[str, Tensor], target_shape: torch.Size)
     if task.name not in outputs:
         raise ValueError(f"task {task.name!r}: no output of that name, found {', '.join(map(repr, outputs))}")
     output = outputs[task.name]
+    if not isinstance(output, Tensor):
+        raise TypeError(f"task {task.name!r}: output is a {type(output).__name__}, expected a torch.Tensor")
     expected = tuple(target_shape)
     if task.kind == "multiclass":
         expected = (target_shape[0], task.n_classes, *target_shape[1:])

@@ -14,10 +14,11 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
 from mtlkit.datasets import Dataset, Split
+from mtlkit.merging import Branches, Merging, stacks_well
 from mtlkit.models import MultiTaskModel, initialise
 from mtlkit.progress import progress
 from mtlkit.results import Recorder, Runs
-from mtlkit.signals import Problem, mean_losses
+from mtlkit.signals import Problem, mean_losses, score
 from mtlkit.tasks import Task, pack, per_sample_losses, presence
 from mtlkit.weighting import Weighting, per_sample, step
 
@@ -27,7 +28,7 @@ EVALUATION_ROWS = 4096
 def fit(
     model: MultiTaskModel,
     data: Dataset,
-    weighting: Weighting,
+    weighting: Weighting | Merging,
     *,
     epochs: int = 50,
     batch_size: int = 64,
@@ -52,7 +53,9 @@ def fit(
             span two passes, so that all batches have this size).
         meta_batch_size: rows of the meta split per step, for methods that look at it; four
             batches, or the whole split if that is smaller, when None.
-        steps_per_epoch: one pass over the training split, rounded down, when None.
+        steps_per_epoch: one pass over the training split, rounded down, when None. For a per-epoch
+            method these are the steps of one of its branches that trains on all of its data once
+            (see :class:`mtlkit.merging.Merging` for a comparison at equal cost).
         lr: learning rate, handed to ``optimizer``.
         optimizer: called with the stacked parameters and ``lr``; an elementwise optimiser of
             ``torch.optim``.
@@ -63,9 +66,9 @@ def fit(
 
     Raises:
         ValueError: a batch larger than its split, no epochs, no seeds, tasks the model has no head for.
-        TypeError: ``weighting`` is not a Weighting.
+        TypeError: ``weighting`` is neither a Weighting nor a Merging.
     """
-    if not isinstance(weighting, Weighting):
+    if not isinstance(weighting, Weighting | Merging):
         raise TypeError(f"weighting is {weighting!r}, expected an instance such as mtlkit.Uniform()")
     seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not seeds or len(set(seeds)) != len(seeds):
@@ -91,9 +94,13 @@ def fit(
     parameters, buffers = _initial_state(template, seeds)
     shared = tuple(name for name in parameters if name.startswith("trunk."))
     last = tuple(name for name in shared if name.rpartition(".")[0] == shared[-1].rpartition(".")[0])
-    descent = optimizer(list(parameters.values()), lr=lr)
-    one = weighting.init(len(data.tasks), next(iter(parameters.values())))
+    like = next(iter(parameters.values())).detach()
+    learned = weighting.learn(len(data.tasks), like) if isinstance(weighting, Weighting) else None
+    learned = None if learned is None else learned.expand(len(seeds), -1).clone().requires_grad_()
+    descent = optimizer([*parameters.values(), *([] if learned is None else [learned])], lr=lr)
+    one = weighting.init(len(data.tasks), like)
     state = tree_map(lambda t: t.expand(len(seeds), *t.shape).clone(), one)
+    regression = torch.tensor([task.kind == "regression" for task in data.tasks], device=device)
     train_rows = _Batches(len(data.train), batch_size, [_generator(seed, "order", device) for seed in seeds])
     meta_rows = _Batches(len(data.meta), meta_batch_size, [_generator(seed, "meta order", device) for seed in seeds])
     noise = [_generator(seed, "noise", device) for seed in seeds]
@@ -108,8 +115,25 @@ def fit(
 
         return torch.vmap(one)({**parameters, **own}, buffers, batch.x, batch.y)
 
+    def main_output(batch: Split, own: dict[str, Tensor]) -> Tensor:
+        def one(p: dict[str, Tensor], b: dict[str, Tensor], x: Tensor) -> Tensor:
+            return functional_call(template, (p, b), (x, (data.main.name,)))[data.main.name]
+
+        return torch.vmap(one)({**parameters, **own}, buffers, batch.x)
+
     def main_loss(batch: Split, own: dict[str, Tensor]) -> Tensor:
-        return mean_losses(losses(batch, own), present(batch))[..., 0]
+        def one(output: Tensor, target: Tensor) -> Tensor:
+            y = {(data.main.name,): target.unsqueeze(1)}
+            task = (data.main,)
+            return mean_losses(per_sample_losses(task, {data.main.name: output}, y), presence(task, y)).squeeze(-1)
+
+        return torch.vmap(one)(main_output(batch, own), _target(batch, data.main))
+
+    def main_score(batch: Split, own: dict[str, Tensor]) -> Tensor:
+        if weighting.metric is None:
+            return main_loss(batch, own)
+        pairs = zip(main_output(batch, own), _target(batch, data.main), strict=True)
+        return torch.stack([score(weighting.metric, data.main, *pair) for pair in pairs])
 
     def present(batch: Split) -> Tensor:
         return torch.vmap(lambda y: presence(data.tasks, y))(batch.y)
@@ -117,34 +141,64 @@ def fit(
     def evaluate() -> None:
         recorder.evaluated({split: _in_chunks(outputs, rows.x) for split, rows in splits.items()})
 
+    if isinstance(weighting, Merging):
+        order = [_generator(seed, "branch order", device) for seed in seeds]
+        branches = Branches(
+            losses,
+            main_loss,
+            None if weighting.metric is None else main_score,
+            _take,
+            splits,
+            data.tasks,
+            steps_per_epoch,
+            batch_size,
+            functools.partial(optimizer, lr=lr),
+            order,
+            stacked=stacks_well(template, device),
+        )
+        every_row = torch.arange(len(data.train), device=device).expand(len(seeds), -1)
+
     evaluate()
-    for _ in progress(range(1, epochs + 1), f"{label} on {data.name}"):
-        for _ in range(steps_per_epoch):
-            rows = next(train_rows)
-            batch, meta = _take(splits["train"], rows), _take(splits["meta"], next(meta_rows))
-            problem = Problem(
-                parameters,
-                shared,
-                last,
-                losses=functools.partial(losses, batch),
-                meta_loss=functools.partial(main_loss, meta),
-                score=functools.partial(main_loss, meta),
-                lr=lr,
-            )
-            taken = step(
-                weighting,
-                problem,
-                state,
-                present=present(batch),
-                noise=torch.stack(
-                    [torch.randn(len(data.tasks), generator=g, dtype=dtype, device=device) for g in noise]
-                ),
-            )
-            state = taken.state
-            descent.zero_grad()
-            taken.objective.sum().backward()
-            descent.step()
-            recorder.weighed(rows, per_sample(taken.weights, taken.signal.present))
+    for epoch in progress(range(1, epochs + 1), f"{label} on {data.name}"):
+        if isinstance(weighting, Merging):
+            merged = weighting.epoch(branches.epoch(parameters), state)
+            state = merged.state
+            with torch.no_grad():
+                for name, value in parameters.items():
+                    value.copy_(merged.parameters[name])
+            recorder.weighed(every_row, per_sample(merged.weights, recorder.labels["train"]))
+            recorder.reported(merged.report)
+        else:
+            for _ in range(steps_per_epoch):
+                rows = next(train_rows)
+                batch, meta = _take(splits["train"], rows), _take(splits["meta"], next(meta_rows))
+                problem = Problem(
+                    parameters,
+                    shared,
+                    last,
+                    losses=functools.partial(losses, batch),
+                    meta_loss=functools.partial(main_loss, meta),
+                    score=functools.partial(main_score, batch if weighting.on == "batch" else meta),
+                    lr=lr,
+                    stacked_score=weighting.metric is None,
+                )
+                taken = step(
+                    weighting,
+                    problem,
+                    state,
+                    present=present(batch),
+                    noise=torch.stack(
+                        [torch.randn(len(data.tasks), generator=g, dtype=dtype, device=device) for g in noise]
+                    ),
+                    epoch=torch.full((len(seeds),), epoch - 1, device=device),
+                    regression=regression.expand(len(seeds), -1),
+                    learned=learned,
+                )
+                state = taken.state
+                descent.zero_grad()
+                taken.objective.sum().backward()
+                descent.step()
+                recorder.weighed(rows, per_sample(taken.weights, taken.signal.present))
         evaluate()
         if recorder.all_diverged():
             break
@@ -195,6 +249,12 @@ def _stack(draws: Sequence[Split], tasks: Sequence[Task], device: str | torch.de
         return torch.stack(tensors).to(device, kind)
 
     return _map(stack, *(replace(split, y=pack(tasks, split.y)) for split in draws))
+
+
+def _target(split: Split, task: Task) -> Tensor:
+    """One task's targets (S, N, ...) of a stacked split."""
+    names = next(names for names in split.y if task.name in names)
+    return split.y[names][:, :, names.index(task.name)]
 
 
 def _take(split: Split, rows: Tensor) -> Split:

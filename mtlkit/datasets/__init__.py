@@ -1,4 +1,4 @@
-"""Data sets by name: ``names()`` lists them, ``load(name, **options)`` makes one."""
+"""Data sets by name: ``names()`` lists them, ``load(name, **options)`` makes one; ``from_frame`` takes yours."""
 
 from __future__ import annotations
 
@@ -6,13 +6,35 @@ import functools
 import inspect
 from dataclasses import replace
 
+from mtlkit.datasets import files
 from mtlkit.datasets.base import Dataset, Split
+from mtlkit.datasets.card import Card
+from mtlkit.datasets.cifar import cifar10
 from mtlkit.datasets.digits import digits
+from mtlkit.datasets.mnist import FOLDERS, overlaid
+from mtlkit.datasets.nyuv2 import nyuv2
+from mtlkit.datasets.overlay import multi_digits
 from mtlkit.datasets.synthetic import toy_regression
+from mtlkit.datasets.tabular import adult, from_frame, parkinsons
 
-__all__ = ["Dataset", "Split", "load", "names"]
+__all__ = ["Card", "Dataset", "Split", "from_frame", "load", "names", "needs"]
 
-_LOADERS = {"digits": digits, "toy_regression": toy_regression}
+_LOADERS = {
+    "adult": adult,
+    "cifar10": cifar10,
+    "digits": digits,
+    "multi_digits": multi_digits,
+    **{name: functools.partial(overlaid, name) for name in FOLDERS},
+    "nyuv2": nyuv2,
+    "parkinsons": parkinsons,
+    "toy_regression": toy_regression,
+}
+_FOLDERS = {
+    "adult": ("adult",),
+    "cifar10": ("cifar-10-batches-py",),
+    "parkinsons": ("parkinsons-telemonitoring",),
+    **FOLDERS,
+}
 
 
 def names() -> list[str]:
@@ -20,25 +42,37 @@ def names() -> list[str]:
     return sorted(_LOADERS)
 
 
+def needs(name: str) -> tuple[str, ...]:
+    """The files behind a data set, as named in :data:`mtlkit.datasets.files.FILES`; none for most small ones."""
+    _check(name)
+    return files.needed(*_FOLDERS.get(name, ()))
+
+
 def load(name: str, *, seed: int = 0, **options) -> Dataset:
     """Load the data set ``name``.
 
     Args:
         seed: draws the split, the label noise and, for synthetic data, the data themselves.
-        options: the keyword arguments of the function of that name in :mod:`mtlkit.datasets`.
+        options: the keyword arguments of the function of that name in :mod:`mtlkit.datasets`
+            (:func:`mtlkit.datasets.mnist.overlaid` for the multi_mnist family).
 
     Raises:
         ValueError: unknown name, or an option out of its range.
         TypeError: unknown option.
+        FileNotFoundError: a data file is not there and could not be downloaded.
     """
-    if name not in _LOADERS:
-        raise ValueError(f"no data set {name!r}, expected one of {', '.join(names())}")
+    _check(name)
     loader = _LOADERS[name]
     allowed = [option for option in inspect.signature(loader).parameters if option != "seed"]
     for option in options:
         if option not in allowed:
             raise TypeError(f"data set {name!r} has no option {option!r}, expected some of {', '.join(allowed)}")
     return replace(loader(seed=seed, **options), redraw=functools.partial(_redraw, name, options))
+
+
+def _check(name: str) -> None:
+    if name not in _LOADERS:
+        raise ValueError(f"no data set {name!r}, expected one of {', '.join(names())}")
 
 
 def _redraw(name: str, options: dict, seed: int) -> Dataset:

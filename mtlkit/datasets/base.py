@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from mtlkit.datasets.card import Card
 from mtlkit.tasks import Task, check_tasks
 
 
@@ -43,6 +44,14 @@ class Dataset:
     gradient and selects hyper-parameters, ``test`` is only ever reported.
 
     Attributes:
+        source: where the rows come from.
+        licence: of the source.
+        categories: column of ``x`` to its number of categories, for the columns that hold category
+            codes (0 to categories - 1, as floating-point numbers) rather than quantities.
+        classes: task name to the names of its classes, where they have any.
+        scale: task name to (mean, standard deviation) that were taken out of a regression target.
+        train_at: epoch (from 1) to the training split of that epoch, for training targets that
+            change in the course of training; same rows, same shapes. None when they do not.
         redraw: seed to the same data set with another split, other label noise and, for
             synthetic data, other data. None when there is just this one draw.
 
@@ -57,6 +66,10 @@ class Dataset:
     test: Split
     source: str = ""
     licence: str = ""
+    categories: Mapping[int, int] = field(default_factory=dict)
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    train_at: Callable[[int], Split] | None = field(default=None, repr=False)
     redraw: Callable[[int], Dataset] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -78,11 +91,18 @@ class Dataset:
 
     @property
     def splits(self) -> dict[str, Split]:
+        """The three splits by name."""
         return {"train": self.train, "meta": self.meta, "test": self.test}
 
     @property
     def main(self) -> Task:
+        """The task that matters."""
         return self.tasks[0]
+
+    @property
+    def card(self) -> Card:
+        """What is in the data: rows, tasks, class balance, missing and noisy labels, source, licence."""
+        return Card.of(self)
 
     def resample(self, seed: int) -> Dataset:
         """The draw that belongs to ``seed``, with the same options; itself where there is one draw only."""
@@ -112,7 +132,8 @@ class Dataset:
 
         def narrow(data: Dataset) -> Dataset:
             tasks = tuple(data.tasks[i] for i in keep)
-            return replace(data, tasks=tasks, train=cut(data.train), meta=cut(data.meta), test=cut(data.test))
+            splits = {where: cut(split) for where, split in data.splits.items()}
+            return replace(data, tasks=tasks, **splits, train_at=_then(data.train_at, cut))
 
         return self._variant(narrow)
 
@@ -133,12 +154,16 @@ class Dataset:
         def mix(data: Dataset) -> Dataset:
             train, meta = data.train, data.meta
             if share == 1:
-                return replace(data, train=meta)
+                return replace(data, train=meta, train_at=None)
             repeats = len(meta) if share is None else max(1, round(len(train) * share / (1 - share)))
             extra = meta.take(torch.arange(repeats) % len(meta))
-            return replace(data, train=join(train, extra))
+            return replace(data, train=join(train, extra), train_at=_then(data.train_at, lambda s: join(s, extra)))
 
         return self._variant(mix)
+
+
+def _then(train_at: Callable[[int], Split] | None, change: Callable[[Split], Split]) -> Callable[[int], Split] | None:
+    return None if train_at is None else lambda epoch: change(train_at(epoch))
 
 
 def join(*parts: Split) -> Split:
@@ -155,6 +180,24 @@ def check_share(what: str, value: float) -> None:
     """Raise ValueError unless ``value`` lies in [0, 1]."""
     if not 0 <= value <= 1:
         raise ValueError(f"{what} is {value}, expected a number from 0 to 1")
+
+
+def check_sizes(available: int, **sizes: int) -> None:
+    """Raise ValueError unless every size is at least 1 and all of them together are at most ``available``."""
+    given = " and ".join(f"{name} is {size}" for name, size in sizes.items())
+    if min(sizes.values()) < 1 or sum(sizes.values()) > available:
+        raise ValueError(f"{given}, expected at least 1 each and at most {available} together")
+
+
+def main_first(names: Sequence[str], main: str) -> list[str]:
+    """``names`` with ``main`` moved to the front.
+
+    Raises:
+        ValueError: ``main`` is not among them.
+    """
+    if main not in names:
+        raise ValueError(f"main is {main!r}, expected one of {', '.join(map(str, names))}")
+    return [main, *(name for name in names if name != main)]
 
 
 def choose(n: int, share: float, generator: torch.Generator) -> Tensor:

@@ -6,20 +6,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from mtlkit.datasets.base import Dataset, Split, check_share, choose
+from mtlkit.datasets.noise import flip_labels, with_main_labels
 from mtlkit.tasks import Task
-
-
-def flip_labels(labels: torch.Tensor, chosen: torch.Tensor, noise: str) -> torch.Tensor:
-    """Binary labels (N,) with the ``chosen`` ones made wrong.
-
-    ``"flip"`` turns 0 into 1 and 1 into 0; ``"background"`` turns 1 into 0 and leaves 0 as it is.
-
-    Raises:
-        ValueError: another ``noise``.
-    """
-    if noise not in ("flip", "background"):
-        raise ValueError(f"noise is {noise!r}, expected 'flip' or 'background'")
-    return torch.where(chosen, 1 - labels if noise == "flip" else torch.zeros_like(labels), labels)
 
 
 def digits(
@@ -39,7 +27,7 @@ def digits(
         main: digit of the main task.
         label_noise: share of the main task's training labels that is made wrong, exactly
             ``round(share * n_train)`` of them (the papers flip each with that probability).
-        noise: see :func:`flip_labels`; a label that ``"background"`` leaves as it is does not
+        noise: see :func:`mtlkit.datasets.noise.flip_labels`; a label that ``"background"`` leaves as it is does not
             count as noisy.
 
     Raises:
@@ -67,10 +55,8 @@ def digits(
     train, meta, test = (
         clean.take(rows) for rows in torch.randperm(n, generator=generator).split([n_train, n_meta, n_test])
     )
-    name = f"is_{main}"
-    wrong = flip_labels(train.y[name], choose(n_train, label_noise, generator), noise)
-    train.noisy[:, 0] = wrong != train.y[name]
-    train = Split(train.x, {**train.y, name: wrong}, train.rows, train.noisy)
+    chosen = choose(n_train, label_noise, generator)
+    train = with_main_labels(train, flip_labels(train.y[f"is_{main}"], chosen, noise))
     return Dataset(
         "digits",
         tuple(Task(f"is_{d}", "binary") for d in order),

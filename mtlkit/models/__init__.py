@@ -1,6 +1,7 @@
 """Multi-task models: a trunk shared by all tasks and a head for each."""
 
 from mtlkit.models.base import MultiTaskModel, initialise
+from mtlkit.models.lenet import lenet, multi_lenet
 from mtlkit.models.mlp import mlp
 
-__all__ = ["MultiTaskModel", "initialise", "mlp"]
+__all__ = ["MultiTaskModel", "initialise", "lenet", "mlp", "multi_lenet"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -24,14 +24,16 @@ class MultiTaskModel(nn.Module):
         self.heads = nn.ModuleList(heads.values())
         self.names = tuple(heads)
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
+        """Outputs of all tasks, or of those in ``names``. Linear heads are computed in one product."""
         features = self.trunk(x)
-        if all(type(head) is nn.Linear and head.bias is not None for head in self.heads):
-            weight = torch.cat([head.weight for head in self.heads])
-            joint = F.linear(features, weight, torch.cat([head.bias for head in self.heads]))
-            parts = joint.split([head.out_features for head in self.heads], dim=-1)
-            return dict(zip(self.names, parts, strict=True))
-        return {name: head(features) for name, head in zip(self.names, self.heads, strict=True)}
+        chosen = {n: head for n, head in zip(self.names, self.heads, strict=True) if names is None or n in names}
+        if all(type(head) is nn.Linear and head.bias is not None for head in chosen.values()):
+            weight = torch.cat([head.weight for head in chosen.values()])
+            joint = F.linear(features, weight, torch.cat([head.bias for head in chosen.values()]))
+            parts = joint.split([head.out_features for head in chosen.values()], dim=-1)
+            return dict(zip(chosen, parts, strict=True))
+        return {name: head(features) for name, head in chosen.items()}
 
 
 @torch.no_grad()

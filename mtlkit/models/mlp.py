@@ -3,21 +3,51 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from mtlkit.datasets import Dataset
 from mtlkit.models.base import MultiTaskModel
 
 
-def mlp(data: Dataset, hidden: Sequence[int] = (64, 64), head: Sequence[int] = ()) -> MultiTaskModel:
+class Embed(nn.Module):
+    """Category codes in (B, F) inputs replaced by learned vectors, which come after the other columns.
+
+    Args:
+        n_inputs: F.
+        categories: column to its number of categories.
+        width: dimensions of each vector; min(50, half the number of categories rounded up) when None.
+    """
+
+    def __init__(self, n_inputs: int, categories: Mapping[int, int], width: int | None = None) -> None:
+        super().__init__()
+        self.columns = tuple(categories)
+        self.others = [c for c in range(n_inputs) if c not in categories]
+        self.tables = nn.ModuleList(
+            nn.Embedding(size, min(50, (size + 1) // 2) if width is None else width) for size in categories.values()
+        )
+        self.n_outputs = len(self.others) + sum(table.embedding_dim for table in self.tables)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, F) to (B, n_outputs)."""
+        vectors = [table(x[:, c].long()) for c, table in zip(self.columns, self.tables, strict=True)]
+        return torch.cat([x[:, self.others], *vectors], 1)
+
+
+def mlp(
+    data: Dataset, hidden: Sequence[int] = (64, 64), head: Sequence[int] = (), embedding: int | None = None
+) -> MultiTaskModel:
     """A perceptron that fits ``data``: shared ReLU layers, one head per task.
+
+    The columns in ``data.categories`` are embedded first.
 
     Args:
         hidden: widths of the shared layers, each followed by a ReLU.
         head: widths of each head's own hidden layers, each followed by a ReLU; the output layer
             (one number, or one logit per class) comes on top.
+        embedding: dimensions of each embedding, see :class:`Embed`.
 
     Raises:
         ValueError: inputs that are not (N, features), no shared layer.
@@ -28,8 +58,10 @@ def mlp(data: Dataset, hidden: Sequence[int] = (64, 64), head: Sequence[int] = (
         raise ValueError("hidden is empty, expected the width of at least one shared layer")
     top = [hidden[-1], *head][-1]
     outputs = {task.name: nn.Linear(top, task.n_outputs) for task in data.tasks}
+    width = data.train.x.shape[1]
+    first = [Embed(width, data.categories, embedding)] if data.categories else []
     return MultiTaskModel(
-        nn.Sequential(*_layers([data.train.x.shape[1], *hidden])),
+        nn.Sequential(*first, *_layers([first[0].n_outputs if first else width, *hidden])),
         {name: nn.Sequential(*_layers([hidden[-1], *head]), out) if head else out for name, out in outputs.items()},
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -22,10 +24,18 @@ class Weighting:
     Attributes:
         reads: the fields of :class:`mtlkit.signals.Signal` to be measured for it.
         penalises: whether :meth:`penalty` adds to the objective.
+        stacks: whether ``update`` can be stacked with ``torch.vmap``; otherwise it is called for
+            one seed after the other.
+        on: the batch on which ``gains`` are measured, ``"meta"`` or ``"batch"`` (the training batch).
+        metric: what ``gains`` measure, see :func:`mtlkit.signals.score`; the main task's mean loss
+            when None.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset()
     penalises: ClassVar[bool] = False
+    stacks: ClassVar[bool] = True
+    on: ClassVar[str] = "meta"
+    metric: ClassVar[Callable[[Tensor, Tensor], Any] | None] = None
 
     def init(self, n_tasks: int, like: Tensor) -> State:
         """State before the first step; tensors take the dtype and device of ``like``."""
@@ -71,3 +81,16 @@ def normalise(gains: Tensor) -> Tensor:
     top = positive.amax()
     scaled = positive / torch.where(top > 0, top, 1)
     return scaled / scaled.sum().clamp(min=1)
+
+
+def safe_divide(a: Tensor, b: Tensor, otherwise: float = 0.0) -> Tensor:
+    """a / b where b > 0, and ``otherwise`` elsewhere; with a finite gradient in both cases."""
+    usable = b > 0
+    return torch.where(usable, a / torch.where(usable, b, 1), otherwise)
+
+
+def check_hyper(name: str, value: float, low: float, high: float = math.inf) -> None:
+    """Raise ValueError unless the hyper-parameter is a finite number in [low, high]."""
+    if not (math.isfinite(value) and low <= value <= high):
+        upper = "" if high == math.inf else f" and at most {high:g}"
+        raise ValueError(f"{name} is {value!r}, expected a finite number of at least {low:g}{upper}")

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
-from mtlkit.weighting._base import Weighting, normalise
+from torch import Tensor
+
+from mtlkit.weighting._base import Weighting, check_hyper, normalise
+
+
+class Current(NamedTuple):
+    """State of :class:`SLGrad` with a look-ahead: (T,) the last batch's weights, summed over its samples."""
+
+    weights: Tensor
 
 
 @dataclass(frozen=True)
@@ -17,10 +25,17 @@ class SLGrad(Weighting):
     θ: shared parameters; ℓ_bt: loss of sample b on task t; V: a batch of the meta split. The
     weights are (B, T) and sum to 1, or are all zero where no sample helps (no update that step).
 
+    With a look-ahead, δ is taken at θ' = θ − η ∇ Σ_t v_t L_t(θ), a virtual step of all parameters
+    with the current weights: v_t = Σ_b w_bt of the batch before, 1/T in the first step.
+
     Source: Grégoire, Chaudhary, Verboven, *Sample-Level Weighting for Multi-Task Learning with
     Auxiliary Tasks*, arXiv 2306.04519. Their published code takes a real look-ahead step, never
     rolled back, and divides the loss by the batch size once more; here nothing but the weighted
-    step moves the model, and the weights sum to 1.
+    step moves the model, and the weights sum to 1. *Reading*: the current weights belong to other
+    samples than those at hand, so the look-ahead takes their sums per task.
+
+    Args:
+        lookahead: η, the size of the virtual step; 0 for none.
 
     >>> import torch
     >>> from mtlkit.signals import Signal
@@ -30,7 +45,18 @@ class SLGrad(Weighting):
     [[0.75, 0.0], [0.0, 0.25]]
     """
 
+    lookahead: float = 0.0
     reads: ClassVar = frozenset({"alignment"})
 
+    def __post_init__(self) -> None:
+        check_hyper("lookahead", self.lookahead, 0)
+
+    def init(self, n_tasks, like):
+        return Current(like.new_full((n_tasks,), 1 / n_tasks)) if self.lookahead else ()
+
+    def lookahead_from(self, state):
+        return (self.lookahead, state.weights) if self.lookahead else None
+
     def update(self, state, signal):
-        return normalise(signal.alignment), state
+        weights = normalise(signal.alignment)
+        return weights, Current(weights.sum(-2)) if self.lookahead else ()

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from mtlkit.signals import Params, Problem, Signal, measure
 from mtlkit.weighting._base import State, Weighting, per_sample
@@ -32,8 +33,11 @@ def step(weighting: Weighting, problem: Problem, state: State, **given: Tensor) 
 
     Args:
         state: the weighting's state, stacked like the problem.
-        given: signal fields that need no computation: ``present`` always; ``noise``, ``epoch`` and
-            ``learned`` where the weighting reads them.
+        given: signal fields that need no computation: ``present`` always; ``noise``, ``epoch``,
+            ``regression`` and ``learned`` where the weighting reads them.
+
+    Raises:
+        ValueError: the weighting reads a field that is neither given nor can be measured.
     """
     measured = measure(
         problem,
@@ -45,7 +49,7 @@ def step(weighting: Weighting, problem: Problem, state: State, **given: Tensor) 
     )
     signal = measured.signal
     weights, state = _over_seeds(weighting, weighting.update, signal, state)
-    if measured.task_gradients is not None:
+    if measured.task_gradients is not None and weights.ndim < signal.present.ndim:
         objective = _combined(problem.parameters, measured, weights)
     else:
         objective = (per_sample(weights, signal.present) * measured.losses).sum((-1, -2))
@@ -58,6 +62,15 @@ def _over_seeds(weighting, function, signal, *state):
     """Apply a function of one run to a signal that may have a leading seed axis."""
     if signal.losses.ndim == 2:
         return function(*state, signal)
+    if not weighting.stacks:
+        found = [
+            function(
+                *tree_map(lambda stacked, s=s: stacked[s], state),
+                Signal(*(None if field is None else field[s] for field in signal)),
+            )
+            for s in range(len(signal.losses))
+        ]
+        return tree_map(lambda *values: torch.stack(values), *found)
     axes = Signal(*(None if field is None else 0 for field in signal))
     return torch.vmap(function, in_dims=(*(0 for _ in state), axes))(*state, signal)
 

@@ -1,0 +1,43 @@
+PYTHON ?= python3
+BIN := .venv/bin
+NOTEBOOKS := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help reproduce test lint lab notebooks clean
+
+help:
+	@echo "make reproduce  set up .venv, run every study again, compare tables and figures with the committed ones"
+	@echo "make test       set up .venv, lint, unit tests, notebook tests"
+	@echo "make lab        JupyterLab on the notebooks"
+	@echo "make notebooks  run what changed and store the executed notebooks in notebooks/"
+
+.venv/installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("mtlkit needs Python 3.11 or newer, found " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+reproduce: .venv/installed
+	$(BIN)/dvc repro --force
+	$(BIN)/python -m mtlkit.notebook report figures
+
+lint: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+test: lint
+	$(BIN)/python -m mtlkit.notebook check notebooks/*.ipynb
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests mtlkit notebooks
+
+lab: .venv/installed
+	$(BIN)/jupyter lab notebooks
+
+notebooks: .venv/installed
+	$(BIN)/dvc repro
+	for name in $(NOTEBOOKS); do $(BIN)/python -m mtlkit.notebook store build/executed/$$name.ipynb notebooks/$$name.ipynb || exit 1; done
+	$(BIN)/dvc repro
+
+clean:
+	rm -rf build .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,171 @@
+"""Where data files are, where they come from, and the check that they are the right ones.
+
+A file is looked for in the folder ``$MTLKIT_DATA``, then in the user's cache folder, and is
+otherwise downloaded into the cache folder from its distributor. In every case its bytes are read
+once, hashed, and only then decoded. A file with another hash is neither used nor overwritten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pooch
+from tqdm.auto import tqdm
+
+RETRIES = 2
+
+
+@dataclass(frozen=True)
+class File:
+    """One published file.
+
+    Attributes:
+        address: where its distributor publishes it.
+        sha256: of its bytes.
+        archive_md5: of the archive at ``address``, where the file is a member of one, under the
+            same name.
+    """
+
+    address: str
+    sha256: str
+    archive_md5: str = ""
+
+
+_MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+_FASHION = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+_CIFAR = ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a")
+_UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases/"
+
+FILES = {
+    "mnist/train-images-idx3-ubyte.gz": File(
+        f"{_MNIST}train-images-idx3-ubyte.gz", "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+    ),
+    "mnist/train-labels-idx1-ubyte.gz": File(
+        f"{_MNIST}train-labels-idx1-ubyte.gz", "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+    ),
+    "mnist/t10k-images-idx3-ubyte.gz": File(
+        f"{_MNIST}t10k-images-idx3-ubyte.gz", "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+    ),
+    "mnist/t10k-labels-idx1-ubyte.gz": File(
+        f"{_MNIST}t10k-labels-idx1-ubyte.gz", "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+    ),
+    "fashion-mnist/train-images-idx3-ubyte.gz": File(
+        f"{_FASHION}train-images-idx3-ubyte.gz", "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"
+    ),
+    "fashion-mnist/train-labels-idx1-ubyte.gz": File(
+        f"{_FASHION}train-labels-idx1-ubyte.gz", "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"
+    ),
+    "fashion-mnist/t10k-images-idx3-ubyte.gz": File(
+        f"{_FASHION}t10k-images-idx3-ubyte.gz", "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"
+    ),
+    "fashion-mnist/t10k-labels-idx1-ubyte.gz": File(
+        f"{_FASHION}t10k-labels-idx1-ubyte.gz", "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"
+    ),
+    "cifar-10-batches-py/data_batch_1": File(
+        _CIFAR[0], "54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd", archive_md5=_CIFAR[1]
+    ),
+    "cifar-10-batches-py/test_batch": File(
+        _CIFAR[0], "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831", archive_md5=_CIFAR[1]
+    ),
+    "adult/adult.data": File(
+        f"{_UCI}adult/adult.data", "5b00264637dbfec36bdeaab5676b0b309ff9eb788d63554ca0a249491c86603d"
+    ),
+    "adult/adult.test": File(
+        f"{_UCI}adult/adult.test", "a2a9044bc167a35b2361efbabec64e89d69ce82d9790d2980119aac5fd7e9c05"
+    ),
+    "parkinsons-telemonitoring/parkinsons_updrs.data": File(
+        f"{_UCI}parkinsons/telemonitoring/parkinsons_updrs.data",
+        "f2c7d5025dec4e92e7feae367a5f7ccf58789a10ac6b54bdf15976c599f9dd39",
+    ),
+}
+"""Path below the data folder to the file that belongs there."""
+
+
+def needed(*folders: str) -> tuple[str, ...]:
+    """The names in :data:`FILES` that lie in these folders."""
+    return tuple(name for name in FILES if name.split("/")[0] in folders)
+
+
+def folders() -> list[Path]:
+    """Where files are looked for, in this order; downloads go to the last.
+
+    Raises:
+        ValueError: ``$MTLKIT_DATA`` is set but is not a folder.
+    """
+    cache = Path(pooch.os_cache("mtlkit"))
+    given = os.environ.get("MTLKIT_DATA")
+    if not given:
+        return [cache]
+    if not Path(given).is_dir():
+        raise ValueError(f"MTLKIT_DATA is {given!r}, expected an existing folder")
+    return [Path(given), cache]
+
+
+def find(name: str) -> Path | None:
+    """Where the file ``name`` of :data:`FILES` lies, unchecked; None if it is nowhere yet."""
+    return next((folder / name for folder in folders() if (folder / name).is_file()), None)
+
+
+def fetch(name: str) -> Path:
+    """Where the file ``name`` of :data:`FILES` lies, after downloading it if need be.
+
+    Raises:
+        FileNotFoundError: it is not there and could not be downloaded.
+    """
+    return find(name) or _download(name, folders()[-1])
+
+
+def read(name: str, path: Path) -> bytes:
+    """The bytes of ``path``, known to be the file ``name`` of :data:`FILES`.
+
+    Raises:
+        ValueError: the file has another hash.
+    """
+    content = path.read_bytes()
+    found, expected = hashlib.sha256(content).hexdigest(), FILES[name].sha256
+    if found != expected:
+        raise ValueError(
+            f"{path} has SHA-256 {found}, expected {expected}: it is damaged or another version and was not "
+            f"decoded; delete it to have it downloaded from {FILES[name].address}"
+        )
+    return content
+
+
+def _download(name: str, cache: Path) -> Path:
+    file = FILES[name]
+    stored, known = (name, f"sha256:{file.sha256}")
+    if file.archive_md5:
+        stored, known = file.address.rpartition("/")[2], f"md5:{file.archive_md5}"
+    remote = pooch.Pooch(cache, "", registry={stored: known}, urls={stored: file.address}, retry_if_failed=RETRIES)
+    try:
+        path = Path(remote.fetch(stored, downloader=_with_progress))
+        return _unpack(path, name, cache / name) if file.archive_md5 else path
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"{name} is in none of {', '.join(map(str, folders()))} and could not be downloaded. Get it from "
+            f"{file.address}{' (a member of that archive)' if file.archive_md5 else ''}, expected SHA-256 "
+            f"{file.sha256}, and put it at {cache / name}, or set MTLKIT_DATA to a folder that holds {name}. "
+            f"The download said: {error}"
+        ) from error
+
+
+def _with_progress(url: str, output_file: str, pooch_: pooch.Pooch | None) -> None:
+    quiet = os.environ.get("MTLKIT_PROGRESS", "auto") != "auto"
+    with tqdm(desc=url.rpartition("/")[2], total=1, unit="B", unit_scale=True, disable=quiet) as bar:
+        pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16)(url, output_file, pooch_)
+
+
+def _unpack(archive: Path, name: str, target: Path) -> Path:
+    """One member of a tar archive, moved to ``target`` when it is complete."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(archive) as tar, tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        member = tar.extractfile(name)
+        partial = Path(scratch) / "member"
+        partial.write_bytes(member.read())
+        partial.replace(target)
+    return target

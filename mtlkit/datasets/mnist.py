@@ -1,0 +1,113 @@
+"""Multi-MNIST, Multi-Fashion and the mixture of both."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtlkit.datasets import files
+from mtlkit.datasets.base import Dataset, Split, check_share, check_sizes, main_first
+from mtlkit.datasets.overlay import SIDES, draw_pairs, paired, tasks, with_label_noise
+
+SHIFT = 8
+N_TRAIN, N_META, N_TEST = 45_000, 15_000, 10_000
+CLOTHES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+"""Names of Fashion-MNIST's classes."""
+FOLDERS = {
+    "multi_mnist": ("mnist", "mnist"),
+    "multi_fashion": ("fashion-mnist", "fashion-mnist"),
+    "multi_fashion_mnist": ("mnist", "fashion-mnist"),
+}
+"""Data set to the folders of its left and right images."""
+_LICENCES = {"mnist": "CC BY-SA 3.0 (as commonly stated)", "fashion-mnist": "MIT"}
+_SOURCES = {"mnist": "MNIST (LeCun, Cortes, Burges)", "fashion-mnist": "Fashion-MNIST (Xiao, Rasul, Vollgraf)"}
+
+
+def overlaid(
+    name: str,
+    *,
+    main: str = "left",
+    label_noise: float = 0.0,
+    n_train: int = 15_000,
+    n_meta: int = 5_000,
+    n_test: int = 10_000,
+    seed: int = 0,
+) -> Dataset:
+    """Two overlaid images of 28x28 pixels, tasks ``left`` (top left) and ``right`` (bottom right).
+
+    ``multi_mnist`` has two MNIST digits, ``multi_fashion`` two Fashion-MNIST articles,
+    ``multi_fashion_mnist`` a digit on the left and an article on the right. The images are shifted
+    by 8 pixels, as is usual; see :func:`mtlkit.datasets.overlay.overlay`. Inputs are (1, 28, 28),
+    0 to 1.
+
+    Each seed splits the 60,000 training images into 45,000 for training and 15,000 for meta before
+    it draws pairs, so that no image is in both, whatever the number of pairs. Test pairs come from
+    the 10,000 test images and are the same for every seed. ``rows`` is left image times 70,000
+    plus right image, where the test images are numbered from 60,000 on.
+
+    Args:
+        name: one of the three.
+        main: side of the main task.
+        label_noise: share of the main task's training labels that is made wrong, exactly
+            ``round(share * n_train)`` of them, each replaced by a random other class.
+
+    Raises:
+        ValueError: a share outside [0, 1], an unknown side, an empty split, a damaged file.
+        FileNotFoundError: a file that is not there and could not be downloaded.
+    """
+    check_share("label_noise", label_noise)
+    order = main_first(SIDES, main)
+    for what, size in (("n_train", n_train), ("n_meta", n_meta), ("n_test", n_test)):
+        check_sizes(10**6, **{what: size})
+    paths = tuple(tuple(files.fetch(file) for file in files.needed(folder)) for folder in FOLDERS[name])
+    left, right = (_source(folder, where) for folder, where in zip(FOLDERS[name], paths, strict=True))
+    images, labels = zip(left, right, strict=True)
+    generator = torch.Generator().manual_seed(seed)
+    pools = torch.randperm(N_TRAIN + N_META, generator=generator).split([N_TRAIN, N_META])
+    train, meta = (
+        paired(images, labels, draw_pairs(pool, n, generator), order, shift=SHIFT, white=255)
+        for pool, n in zip(pools, (n_train, n_meta), strict=True)
+    )
+    kinds = dict.fromkeys(FOLDERS[name])
+    sides = dict(zip(SIDES, FOLDERS[name], strict=True))
+    return Dataset(
+        name,
+        tasks(order),
+        with_label_noise(train, label_noise, generator),
+        meta,
+        _test(name, paths, n_test, tuple(order)),
+        source="pairs of images of " + " and ".join(_SOURCES[folder] for folder in kinds),
+        licence="; ".join(f"{folder}: {_LICENCES[folder]}" for folder in kinds),
+        classes={side: CLOTHES for side in order if sides[side] == "fashion-mnist"},
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _test(name: str, paths: tuple[tuple[Path, ...], ...], n: int, order: tuple[str, ...]) -> Split:
+    left, right = (_source(folder, where) for folder, where in zip(FOLDERS[name], paths, strict=True))
+    generator = torch.Generator().manual_seed(0)
+    pairs = draw_pairs(torch.arange(N_TRAIN + N_META, N_TRAIN + N_META + N_TEST), n, generator)
+    images, labels = zip(left, right, strict=True)
+    return paired(images, labels, pairs, order, shift=SHIFT, white=255)
+
+
+@functools.lru_cache(maxsize=2)
+def _source(folder: str, paths: tuple[Path, ...]) -> tuple[Tensor, Tensor]:
+    """All images (70,000, 28, 28), 0 to 255, and their classes, training images first."""
+    parts = [_idx(name, path) for name, path in zip(files.needed(folder), paths, strict=True)]
+    images = torch.cat([torch.from_numpy(parts[0]), torch.from_numpy(parts[2])])
+    labels = torch.cat([torch.from_numpy(parts[1]), torch.from_numpy(parts[3])])
+    return images, labels.long()
+
+
+def _idx(name: str, path: Path) -> np.ndarray:
+    """A gzipped idx file: two zero bytes, type 8 (unsigned bytes), number of axes, their sizes, the values."""
+    content = gzip.decompress(files.read(name, path))
+    axes = content[3]
+    shape = np.frombuffer(content, ">i4", count=axes, offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape).copy()

@@ -1,0 +1,401 @@
+"""Tables: any pandas frame, UCI Adult, UCI Parkinsons telemonitoring."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from mtlkit.datasets import files
+from mtlkit.datasets.base import Dataset, Split, check_share, check_sizes, choose, main_first
+from mtlkit.datasets.noise import flip_labels, with_main_labels
+from mtlkit.tasks import KINDS, Task
+
+
+def from_frame(
+    frame: pd.DataFrame,
+    main: str,
+    auxiliaries: Sequence[str] = (),
+    *,
+    kinds: Mapping[str, str] | None = None,
+    categorical: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    groups: str | None = None,
+    meta: float = 0.2,
+    test: float = 0.2,
+    name: str = "frame",
+    source: str = "",
+    licence: str = "",
+    seed: int = 0,
+) -> Dataset:
+    """A data set from your own table: some columns are targets, the others inputs.
+
+    Targets: a column with exactly two values is binary, other numbers are a regression, other text
+    or categories are multiclass; ``kinds`` overrules. Classes are numbered in their order (that of
+    the categories, else sorted). A regression target is standardised by its mean and standard
+    deviation in the training split, which ``Dataset.scale`` keeps. A missing value is a missing
+    label.
+
+    Inputs: numbers and booleans are standardised by the training split; a missing one becomes the
+    training mean, and every column with missing values anywhere gets a further column that is 1
+    where it is missing. Text, categories and the columns named in ``categorical`` become codes in
+    the last columns of ``x`` (``Dataset.categories``); code 0 stands for a missing value and for
+    a category that the training split does not show.
+
+    Rows are split at random, anew for each seed. With ``groups``, all rows of a group go to the
+    same split, and ``meta`` and ``test`` are shares of the groups. Because every seed must have
+    splits of the same size, a split of k groups then has as many rows as the k smallest groups
+    together; the surplus of a draw is left out, at random.
+
+    Args:
+        frame: the table; ``rows`` of the data set are positions in it.
+        main: column of the main task.
+        auxiliaries: columns of the auxiliary tasks.
+        kinds: target column to its kind of task, where the inferred one is not meant.
+        categorical: numeric input columns that hold codes.
+        drop: columns that are neither input nor target.
+        groups: column that says which rows belong together; not an input.
+        meta: share of the rows (or groups) in the meta split.
+        test: share of the rows (or groups) in the test split.
+
+    Raises:
+        ValueError: an unknown column or kind, a column with two roles, a target that does not fit
+            its kind or has no label in training, an infinite value, a missing group, an empty split.
+        TypeError: not a frame, or a column that is neither number, text nor category.
+    """
+    if not isinstance(frame, pd.DataFrame):
+        raise TypeError(f"frame is a {type(frame).__name__}, expected a pandas.DataFrame")
+    targets = [main, *auxiliaries]
+    grouping = [] if groups is None else [groups]
+    _check_columns(frame, targets, [*drop, *grouping], categorical)
+    check_share("meta", meta)
+    check_share("test", test)
+    inputs = frame.drop(columns=[*targets, *drop, *grouping])
+    table = _Table.of(inputs, {t: frame[t] for t in targets}, kinds or {}, categorical)
+    numbers = None if groups is None else _group_numbers(frame[groups])
+    available = len(frame) if groups is None else int(numbers.max()) + 1
+    n_meta, n_test = round(meta * available), round(test * available)
+    check_sizes(available - 1, meta=n_meta, test=n_test)
+
+    def draw(seed: int) -> Dataset:
+        generator = torch.Generator().manual_seed(seed)
+        if numbers is None:
+            rows = torch.randperm(available, generator=generator).split([available - n_meta - n_test, n_meta, n_test])
+        else:
+            rows = grouped_rows(numbers, n_meta, n_test, generator)
+        return replace(table.dataset(name, *rows), source=source, licence=licence, redraw=draw)
+
+    return draw(seed)
+
+
+def adult(
+    *,
+    main: str = "income",
+    label_noise: float = 0.0,
+    noise: str = "flip",
+    n_meta: int = 2000,
+    seed: int = 0,
+) -> Dataset:
+    """UCI Adult, three binary tasks: ``income`` (over 50K), ``never_married``, ``education`` (some college or more).
+
+    The columns that say so (marital status and both education columns) are no inputs; note that
+    ``relationship``, which stays, still tells most of the marital status. Missing entries ("?")
+    have code 0, see :func:`from_frame`. Each seed draws the meta split from the 32,561 training
+    rows; the test split is the 16,281 published test rows, numbered from 32,561 on. The files hold
+    some identical rows, which are kept.
+
+    Args:
+        main: the main task.
+        label_noise: share of the main task's training labels that is chosen to be made wrong,
+            exactly ``round(share * n_train)`` of them.
+        noise: see :func:`mtlkit.datasets.noise.flip_labels`; a label that ``"background"`` leaves
+            as it is does not count as noisy.
+
+    Raises:
+        ValueError: a share outside [0, 1], an unknown task or ``noise``, an empty split, a damaged file.
+        FileNotFoundError: a file that is not there and could not be downloaded.
+    """
+    check_share("label_noise", label_noise)
+    order = main_first(("income", "never_married", "education"), main)
+    table, n_published = _adult(*(files.fetch(name) for name in files.needed("adult")))
+    check_sizes(n_published - 1, n_meta=n_meta)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randperm(n_published, generator=generator)
+    n_train = n_published - n_meta
+    data = table.dataset("adult", drawn[:n_train], drawn[n_train:], torch.arange(n_published, table.rows)).only(order)
+    chosen = choose(n_train, label_noise, generator)
+    return replace(
+        data,
+        train=with_main_labels(data.train, flip_labels(data.train.y[main], chosen, noise)),
+        source="UCI Adult (Becker and Kohavi 1996)",
+        licence="CC BY 4.0",
+    )
+
+
+def parkinsons(
+    *,
+    main: str = "motor_UPDRS",
+    meta_subjects: int = 8,
+    test_subjects: int = 10,
+    seed: int = 0,
+) -> Dataset:
+    """UCI Parkinsons telemonitoring: regress ``motor_UPDRS`` and ``total_UPDRS`` on 19 inputs.
+
+    Inputs are age, sex, time since recruitment and 16 voice measures. No subject is in two splits:
+    each seed draws ``test_subjects`` and ``meta_subjects`` of the 42 and trains on the others.
+    Split sizes are the same for every seed, see :func:`from_frame`. Inputs and targets are
+    standardised by the training split.
+
+    Args:
+        main: the main task.
+
+    Raises:
+        ValueError: an unknown task, an empty split, a damaged file.
+        FileNotFoundError: a file that is not there and could not be downloaded.
+    """
+    order = main_first(("motor_UPDRS", "total_UPDRS"), main)
+    table, subjects = _parkinsons(files.fetch(_PARKINSONS))
+    check_sizes(int(subjects.max()), meta_subjects=meta_subjects, test_subjects=test_subjects)
+    rows = grouped_rows(subjects, meta_subjects, test_subjects, torch.Generator().manual_seed(seed))
+    return replace(
+        table.dataset("parkinsons", *rows).only(order),
+        source="UCI Parkinsons Telemonitoring (Tsanas and Little 2009)",
+        licence="CC BY 4.0",
+    )
+
+
+def grouped_rows(groups: Tensor, n_meta: int, n_test: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of train, meta and test such that no group is in two of them.
+
+    Args:
+        groups: (N,) group of each row, 0 to G - 1.
+        n_meta: number of groups in the meta split.
+        n_test: number of groups in the test split.
+
+    Returns:
+        shuffled rows; a split of k groups has as many as the k smallest groups together.
+    """
+    counts = torch.bincount(groups)
+    n_groups = len(counts)
+    smallest = counts.sort().values.cumsum(0)
+    found = []
+    for members in torch.randperm(n_groups, generator=generator).split([n_groups - n_meta - n_test, n_meta, n_test]):
+        rows = torch.isin(groups, members).nonzero()[:, 0]
+        shuffled = rows[torch.randperm(len(rows), generator=generator)]
+        found.append(shuffled[: smallest[len(members) - 1]])
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A frame as tensors, before anything is fitted to a training split.
+
+    Attributes:
+        numbers: (N, F) numeric inputs, NaN where missing.
+        codes: (N, C) categorical inputs, 0 where missing.
+        sizes: number of codes of each categorical input.
+    """
+
+    numbers: Tensor
+    codes: Tensor
+    sizes: tuple[int, ...]
+    tasks: tuple[Task, ...]
+    targets: Mapping[str, Tensor]
+    classes: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def of(
+        cls,
+        inputs: pd.DataFrame,
+        targets: Mapping[str, pd.Series],
+        kinds: Mapping[str, str],
+        categorical: Sequence[str] = (),
+    ) -> _Table:
+        for column in kinds:
+            if column not in targets:
+                raise ValueError(f"kinds names {column!r}, expected one of the targets {', '.join(targets)}")
+        encoded = {name: _target(name, column, kinds.get(name)) for name, column in targets.items()}
+        numbers, codes, sizes = [], [], []
+        for name, column in inputs.items():
+            if name not in categorical and _is_number(column):
+                numbers.append(_numbers(name, column))
+            else:
+                values = _categories(name, column)
+                codes.append(_codes(column, values) + 1)
+                sizes.append(len(values) + 1)
+        empty = torch.empty(len(inputs), 0, dtype=torch.float64)
+        return cls(
+            torch.stack(numbers, 1) if numbers else empty,
+            torch.stack(codes, 1) if codes else empty.long(),
+            tuple(sizes),
+            tuple(task for task, _, _ in encoded.values()),
+            {name: target for name, (_, target, _) in encoded.items()},
+            {name: classes for name, (_, _, classes) in encoded.items() if classes},
+        )
+
+    @property
+    def rows(self) -> int:
+        return len(self.numbers)
+
+    def dataset(self, name: str, train: Tensor, meta: Tensor, test: Tensor) -> Dataset:
+        """The data set with these rows in its splits, everything fitted to the training rows."""
+        missing = torch.isnan(self.numbers)
+        mean, sd = _fit(self.numbers[train])
+        numbers = torch.nan_to_num((self.numbers - mean) / sd)
+        codes = self.codes.clone()
+        for c, size in enumerate(self.sizes):
+            shown = torch.zeros(size, dtype=torch.bool)
+            shown[codes[train, c]] = True
+            codes[:, c] = torch.where(shown[codes[:, c]], codes[:, c], 0)
+        x = torch.cat([numbers, missing[:, missing.any(0)].to(numbers.dtype), codes.to(numbers.dtype)], 1)
+        first = x.shape[1] - len(self.sizes)
+        targets, scale = dict(self.targets), {}
+        for task in self.tasks:
+            target = targets[task.name]
+            known = target[train]
+            if not (~torch.isnan(known) if known.is_floating_point() else known != -1).any():
+                raise ValueError(f"{name}: target {task.name!r} has no label in the training split")
+            if task.kind == "regression":
+                mean, sd = _fit(target[train, None])
+                targets[task.name] = (target - mean) / sd
+                scale[task.name] = (mean.item(), sd.item())
+        whole = Split(x, targets, torch.arange(len(x)), torch.zeros(len(x), len(self.tasks), dtype=torch.bool))
+        return Dataset(
+            name,
+            self.tasks,
+            *(whole.take(rows) for rows in (train, meta, test)),
+            categories={first + c: size for c, size in enumerate(self.sizes)},
+            classes=self.classes,
+            scale=scale,
+        )
+
+
+def _fit(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the known values in each column; 0 and 1 where nothing is known or varies."""
+    known = ~torch.isnan(values)
+    count = known.sum(0).clamp(min=1)
+    mean = torch.where(known, values, 0).sum(0) / count
+    sd = (torch.where(known, values - mean, 0).square().sum(0) / count).sqrt()
+    constant = sd <= 1e-12 * mean.abs()
+    return mean, torch.where(constant, 1, sd)
+
+
+def _check_columns(
+    frame: pd.DataFrame, targets: Sequence[str], unused: Sequence[str], categorical: Sequence[str]
+) -> None:
+    columns = list(frame.columns)
+    if len(set(columns)) != len(columns):
+        raise ValueError(f"the frame's columns are {columns}, expected each name once")
+    for column in [*targets, *unused, *categorical]:
+        if column not in columns:
+            raise ValueError(f"no column {column!r}, expected one of {', '.join(map(str, columns))}")
+    roles = [*targets, *unused, *categorical]
+    for column in roles:
+        if roles.count(column) > 1:
+            raise ValueError(f"column {column!r} is given {roles.count(column)} roles, expected one")
+    if len(targets) + len(unused) >= len(columns):
+        raise ValueError(f"no column of {', '.join(map(str, columns))} is left as an input, expected at least one")
+
+
+def _is_number(column: pd.Series) -> bool:
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column)
+
+
+def _numbers(name: str, column: pd.Series) -> Tensor:
+    values = torch.from_numpy(column.to_numpy(np.float64, na_value=np.nan, copy=True))
+    if torch.isinf(values).any():
+        raise ValueError(f"column {name!r} holds an infinite value, expected finite ones (missing: NaN)")
+    return values
+
+
+def _categories(name: str, column: pd.Series) -> list:
+    """The distinct known values in their order."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.cat.remove_unused_categories().cat.categories.tolist()
+    if not (_is_number(column) or pd.api.types.is_string_dtype(column) or column.dtype == object):
+        raise TypeError(f"column {name!r} is {column.dtype}, expected numbers, text or categories")
+    values = column.dropna().unique().tolist()
+    return sorted(values) if _is_number(column) else sorted(values, key=str)
+
+
+def _codes(column: pd.Series, values: Sequence) -> Tensor:
+    """The position of each entry in ``values``, -1 for a missing one."""
+    position = {value: i for i, value in enumerate(values)}
+    return torch.tensor([position.get(value, -1) for value in column.astype(object)])
+
+
+def _target(name: str, column: pd.Series, kind: str | None) -> tuple[Task, Tensor, tuple[str, ...]]:
+    """The task, its labels (NaN or -1 where missing) and the names of its classes."""
+    values = _categories(name, column)
+    if kind is None:
+        kind = "binary" if len(values) == 2 else "regression" if _is_number(column) else "multiclass"
+    if kind not in KINDS:
+        raise ValueError(f"target {name!r}: kind is {kind!r}, expected one of {', '.join(KINDS)}")
+    if kind == "regression":
+        if not _is_number(column):
+            raise ValueError(f"target {name!r} is {column.dtype}, expected numbers for a regression")
+        return Task(name, kind), _numbers(name, column), ()
+    if len(values) < 2 or (kind == "binary" and len(values) > 2):
+        raise ValueError(
+            f"target {name!r} has {len(values)} distinct values, expected {'2' if kind == 'binary' else '2 or more'}"
+        )
+    codes = _codes(column, values)
+    classes = tuple(map(str, values))
+    if kind == "binary":
+        return Task(name, kind), torch.where(codes < 0, torch.nan, codes.double()), classes
+    return Task(name, kind, n_classes=len(values)), codes, classes
+
+
+def _group_numbers(column: pd.Series) -> Tensor:
+    if column.isna().any():
+        raise ValueError(f"group column {column.name!r} has missing values, expected a group for every row")
+    return torch.from_numpy(pd.factorize(column)[0].astype(np.int64))
+
+
+_ADULT = [
+    "age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation", "relationship",
+    "race", "sex", "capital-gain", "capital-loss", "hours-per-week", "native-country", "income",
+]  # fmt: skip
+_PARKINSONS = "parkinsons-telemonitoring/parkinsons_updrs.data"
+
+
+@functools.lru_cache(maxsize=1)
+def _adult(train: Path, test: Path) -> tuple[_Table, int]:
+    """The table of both files, one after the other, and the number of training rows."""
+    parts = [
+        pd.read_csv(
+            io.BytesIO(files.read(name, path)),
+            names=_ADULT,
+            skipinitialspace=True,
+            na_values="?",
+            comment="|",
+            skip_blank_lines=True,
+        )
+        for name, path in zip(files.needed("adult"), (train, test), strict=True)
+    ]
+    frame = pd.concat(parts, ignore_index=True)
+    targets = {
+        "income": frame["income"].str.startswith(">50K"),
+        "never_married": frame["marital-status"] == "Never-married",
+        "education": frame["education-num"] >= 10,
+    }
+    inputs = frame.drop(columns=["income", "marital-status", "education", "education-num"])
+    table = _Table.of(inputs, targets, {})
+    names = {"income": ("<=50K", ">50K"), "never_married": ("other", "never married")}
+    return replace(table, classes={**names, "education": ("no college", "some college or more")}), len(parts[0])
+
+
+@functools.lru_cache(maxsize=1)
+def _parkinsons(path: Path) -> tuple[_Table, Tensor]:
+    """The table and the subject (from 0) of each row."""
+    frame = pd.read_csv(io.BytesIO(files.read(_PARKINSONS, path)))
+    names = ("motor_UPDRS", "total_UPDRS")
+    inputs = frame.drop(columns=["subject#", *names])
+    return _Table.of(inputs, {name: frame[name] for name in names}, {}), _group_numbers(frame["subject#"])

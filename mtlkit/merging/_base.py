@@ -1,0 +1,192 @@
+"""The interface of a merging method, and the arithmetic on stacked parameters that all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mtlkit.signals import Params, gradient
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What a merging method works with in one epoch: functions of the parameters.
+
+    ``...`` is a leading seed axis, or nothing for one model. K branches are one more axis in front.
+
+    Attributes:
+        parameters: θ, (..., *) each.
+        n_tasks: T.
+        steps: optimiser steps of one branch that sees all of its training data once.
+        train: called with the branches' parameters (K, ..., *), the weights (K, ..., T) of the tasks'
+            mean losses, the share of the training data to use, and a word: the optimisers of the last
+            call continue if it had the same word, and start afresh otherwise or for None. Returns
+            the trained branches (K, ..., *).
+        meta: parts of the main task's mean loss on the meta split: each takes parameters (..., *) to
+            (...), and their sum is the loss.
+        metric: parameters (..., *) to the main task's metric on the meta split (...), to be lowered;
+            the loss when None.
+    """
+
+    parameters: Params
+    n_tasks: int
+    steps: int
+    train: Callable[[Params, Tensor, float, str | None], Params]
+    meta: Sequence[Callable[[Params], Tensor]]
+    metric: Callable[[Params], Tensor] | None = None
+
+    @torch.no_grad()
+    def meta_loss(self, parameters: Params) -> Tensor:
+        """The main task's loss on the meta split, (...)."""
+        return sum(part(parameters) for part in self.meta)
+
+    def score(self, parameters: Params) -> Tensor:
+        """The main task's metric on the meta split, to be lowered, (...)."""
+        return self.meta_loss(parameters) if self.metric is None else self.metric(parameters)
+
+    def meta_gradient(self, parameters: Params) -> Params:
+        """Gradient of :meth:`meta_loss`, (..., *) each: one backward pass per part."""
+        at = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+        parts = [gradient(part(at), at) for part in self.meta]
+        return {name: sum(part[name] for part in parts) for name in at}
+
+
+class Merged(NamedTuple):
+    """The outcome of an epoch.
+
+    Attributes:
+        parameters: merged parameters (..., *).
+        state: the method's new state.
+        weights: (..., T) what each task's mean loss weighed in the merged update, all in all.
+        report: metric to its split and its values (..., T), for the frame. Branches go by the task that they add.
+    """
+
+    parameters: Params
+    state: Any
+    weights: Tensor
+    report: dict[str, tuple[str, Tensor]]
+
+
+class Merging:
+    """A per-epoch method: fork, train, merge. Subclasses are frozen dataclasses of their hyper-parameters.
+
+    An epoch trains several branches for ``steps_per_epoch`` steps each (times the method's share or
+    interval), so it costs more than an epoch of a per-step weighting. Compare at equal cost: the frame's
+    metric ``branch_steps``, summed over tasks, is the number of optimiser steps of the epoch.
+
+    Attributes:
+        metric: by which it compares models, see :func:`mtlkit.signals.score`; the main task's mean
+            loss when None.
+    """
+
+    metric: ClassVar[Callable[[Tensor, Tensor], Any] | None] = None
+
+    def init(self, n_tasks: int, like: Tensor) -> Any:
+        """State before the first epoch; tensors take the dtype and device of ``like``."""
+        raise NotImplementedError
+
+    def epoch(self, epoch: Epoch, state: Any) -> Merged:
+        """Fork, train, merge."""
+        raise NotImplementedError
+
+
+def steps_of(steps: int, share: float) -> int:
+    """Optimiser steps of a branch that trains on this share of the data, where a pass has ``steps``: at least one."""
+    return max(1, round(share * steps))
+
+
+def fork(parameters: Params, n_branches: int) -> Params:
+    """The same parameters for every branch: (..., *) to (K, ..., *)."""
+    return {name: value.detach().expand(n_branches, *value.shape) for name, value in parameters.items()}
+
+
+def at(stack: Params, branch: int) -> Params:
+    """One branch: (K, ..., *) to (..., *)."""
+    return {name: value[branch] for name, value in stack.items()}
+
+
+def of_each(function: Callable[[Params], Tensor], stack: Params) -> Tensor:
+    """A function (..., *) to (...) of every branch: (K, ...)."""
+    n_branches = len(next(iter(stack.values())))
+    return torch.stack([function(at(stack, k)) for k in range(n_branches)])
+
+
+def combine(coefficients: Tensor, stack: Params) -> Params:
+    """Σ_k c_k θ_k: coefficients (..., K) and branches (K, ..., *) to (..., *).
+
+    A branch with coefficient zero does not count, even where it holds no finite numbers.
+    """
+    by_branch = coefficients.movedim(-1, 0)
+
+    def total(value: Tensor) -> Tensor:
+        c = by_branch.view(*by_branch.shape, *[1] * (value.ndim - by_branch.ndim))
+        return torch.where(c == 0, 0, c * value).sum(0)
+
+    return {name: total(value) for name, value in stack.items()}
+
+
+def moved(parameters: Params, coefficients: Tensor, deltas: Params) -> Params:
+    """θ + Σ_k c_k δ_k: parameters (..., *), coefficients (..., K) and deltas (K, ..., *)."""
+    update = combine(coefficients, deltas)
+    return {name: value.detach() + update[name] for name, value in parameters.items()}
+
+
+def inner(deltas: Params, direction: Params, runs: int) -> Tensor:
+    """⟨δ_k, g⟩ over all parameters: (K, ..., *) and (..., *) to (..., K), keeping ``runs`` leading axes of g."""
+    products = (deltas[name] * value for name, value in direction.items())
+    return sum(p.reshape(*p.shape[: 1 + runs], -1).sum(-1) for p in products).movedim(0, -1)
+
+
+def one_task_each(epoch: Epoch, weights: Tensor, share: float) -> tuple[Params, Params]:
+    """Train one branch per task, each on its own task's weighted loss w_t L_t alone, with a fresh optimiser.
+
+    Args:
+        weights: (..., T).
+
+    Returns:
+        the branches θ_t and their updates δ_t = θ_t - θ, both (T, ..., *).
+    """
+    own = torch.diag_embed(weights).movedim(-1, 0)
+    branches = epoch.train(fork(epoch.parameters, epoch.n_tasks), own, share, None)
+    return branches, {name: branches[name] - value.detach() for name, value in epoch.parameters.items()}
+
+
+def error_rate(output: Tensor, target: Tensor) -> Tensor:
+    """Share of wrong predictions, a metric for binary and multiclass tasks: 1 - accuracy, ().
+
+    Args:
+        output: (n, C, ...) logits of C >= 2 classes, or (n, ...) or (n, 1, ...) logits of a binary task.
+        target: (n, ...) classes.
+
+    Raises:
+        ValueError: targets that are not classes.
+
+    >>> error_rate(torch.tensor([[1.0, 3.0], [2.0, 0.0]]), torch.tensor([1, 1])).item()
+    0.5
+    >>> error_rate(torch.tensor([[-2.0], [0.5], [0.1], [-1.0]]), torch.tensor([0.0, 1.0, 1.0, 1.0])).item()
+    0.25
+    """
+    observed = ~target.isnan() if target.is_floating_point() else target != -1
+    many = output.ndim == target.ndim + 1 and output.shape[1] > 1
+    top = output.shape[1] - 1 if many else 1
+    known = target[observed]
+    if (known.is_floating_point() and (known != known.round()).any()) or (known < 0).any() or (known > top).any():
+        raise ValueError(f"the error rate needs classes 0 to {top}, found other targets; give another metric, or None")
+    guess = output.argmax(1) if many else output.reshape(target.shape) > 0
+    return (guess != target)[observed].to(output.dtype).mean()
+
+
+def check_metric(method: str, metric: Any) -> None:
+    """Raise TypeError unless ``metric`` is None or can be called."""
+    if metric is not None and not callable(metric):
+        raise TypeError(f"{method}: metric is {metric!r}, expected None or a function of outputs and targets")
+
+
+def check_rho(method: str, rho: float) -> None:
+    """Raise ValueError unless 0 < ``rho`` <= 1."""
+    if not 0 < rho <= 1:
+        raise ValueError(f"{method}: rho is {rho}, expected a share above 0 and at most 1")

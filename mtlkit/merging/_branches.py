@@ -1,0 +1,135 @@
+"""Branches of fit's stacked models: train them side by side where that is faster, evaluate them on the meta split."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mtlkit.datasets import Split
+from mtlkit.merging._base import Epoch, steps_of
+from mtlkit.signals import Params, mean_losses
+from mtlkit.tasks import Task, presence
+
+META_ROWS = 1024
+
+
+class Branches:
+    """Trains K forks of a stack of S models, and keeps their optimisers between epochs.
+
+    The branches are one more axis in front of the seeds' one. A branch draws its training rows from the
+    whole training split, whether or not they carry its tasks' labels.
+
+    Args:
+        losses: a batch (S, B) and parameters (S, *) to per-sample losses (S, B, T).
+        main_loss: the same to the main task's mean loss (S,).
+        main_score: the same to the main task's metric (S,), to be lowered; ``main_loss`` when None.
+        take: a split (S, N) and row numbers (S, B) to the batch (S, B).
+        splits: stacked over seeds, targets packed.
+        steps: optimiser steps of one pass.
+        batch_size: B, rows per step.
+        optimizer: called with a list of parameters.
+        generators: one per seed, for the order of the rows.
+        stacked: train all branches in one program (``torch.vmap``), else one after the other. The
+            numbers are the same but for rounding.
+    """
+
+    def __init__(
+        self,
+        losses: Callable[[Split, Params], Tensor],
+        main_loss: Callable[[Split, Params], Tensor],
+        main_score: Callable[[Split, Params], Tensor] | None,
+        take: Callable[[Split, Tensor], Split],
+        splits: Mapping[str, Split],
+        tasks: Sequence[Task],
+        steps: int,
+        batch_size: int,
+        optimizer: Callable[[list[Tensor]], torch.optim.Optimizer],
+        generators: Sequence[torch.Generator],
+        stacked: bool,
+    ) -> None:
+        self.losses, self.take, self.n_tasks = losses, take, len(tasks)
+        self.present = torch.vmap(lambda y: presence(tasks, y))
+        self.data, self.steps, self.batch_size = splits["train"], steps, batch_size
+        self.optimizer, self.generators, self.stacked = optimizer, generators, stacked
+        meta = splits["meta"]
+        rows = torch.arange(meta.rows.shape[1], device=meta.rows.device).expand(meta.rows.shape)
+        parts = [take(meta, part) for part in rows.split(META_ROWS, dim=1)]
+        labelled = torch.stack([self.present(part.y)[..., 0].sum(-1) for part in parts]).double()
+        shares = labelled / labelled.sum(0).clamp(min=1)
+        self.meta = [_part(main_loss, part, share) for part, share in zip(parts, shares, strict=True)]
+        self.score = None if main_score is None else functools.partial(main_score, meta)
+        self.last: str | None = None
+        self.groups: list[tuple[Params, torch.optim.Optimizer]] = []
+
+    def epoch(self, parameters: Params) -> Epoch:
+        """What a merging method works with, at these parameters (S, *)."""
+        return Epoch(parameters, self.n_tasks, self.steps, self.train, self.meta, self.score)
+
+    def train(self, start: Params, weights: Tensor, share: float, keep: str | None) -> Params:
+        """Train every branch.
+
+        Args:
+            start: (K, S, *).
+            weights: (K, S, T) of the tasks' mean losses.
+            share: of the training rows and of the steps of a pass; drawn anew for each branch.
+            keep: if the last call had the same word, each branch's optimiser continues from there;
+                otherwise, and for None, they start afresh.
+
+        Returns:
+            (K, S, *), detached.
+        """
+        n_branches = len(weights)
+        steps = steps_of(self.steps, share)
+        rows = self._rows(n_branches, share, steps)
+        parts = [slice(None)] if self.stacked else [slice(k, k + 1) for k in range(n_branches)]
+        if keep is None or keep != self.last:
+            self.groups = [self._group({name: value[part] for name, value in start.items()}) for part in parts]
+        self.last = keep
+        objective = torch.vmap(self._objective)
+        for part, (leaves, optimizer) in zip(parts, self.groups, strict=True):
+            with torch.no_grad():
+                for name, leaf in leaves.items():
+                    leaf.copy_(start[name][part])
+            for step in range(steps):
+                optimizer.zero_grad()
+                objective(leaves, rows[part, :, step], weights[part]).sum().backward()
+                optimizer.step()
+        return {name: torch.cat([leaves[name].detach() for leaves, _ in self.groups]) for name in start}
+
+    def _objective(self, own: Params, rows: Tensor, weights: Tensor) -> Tensor:
+        batch = self.take(self.data, rows)
+        return (weights * mean_losses(self.losses(batch, own), self.present(batch.y))).sum(-1)
+
+    def _group(self, start: Params) -> tuple[Params, torch.optim.Optimizer]:
+        leaves = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
+        return leaves, self.optimizer(list(leaves.values()))
+
+    def _rows(self, n_branches: int, share: float, steps: int) -> Tensor:
+        """Row numbers (K, S, steps, B): per seed and branch, shuffled passes over its share of the rows."""
+        n_rows = self.data.rows.shape[1]
+        chosen = max(self.batch_size, round(share * n_rows))
+        needed = steps * self.batch_size
+
+        def draw(generator: torch.Generator) -> Tensor:
+            device = generator.device
+            own = torch.randperm(n_rows, generator=generator, device=device)[:chosen]
+            again = range(-(-needed // chosen) - 1)
+            passes = [own, *(own[torch.randperm(chosen, generator=generator, device=device)] for _ in again)]
+            return torch.cat(passes)[:needed].view(steps, self.batch_size)
+
+        by_seed = [torch.stack([draw(generator) for _ in range(n_branches)]) for generator in self.generators]
+        return torch.stack(by_seed, 1)
+
+
+def _part(loss: Callable[[Split, Params], Tensor], rows: Split, share: Tensor) -> Callable[[Params], Tensor]:
+    """Some rows' part of the mean loss over all rows."""
+    return lambda own: share.to(next(iter(own.values())).dtype) * loss(rows, own)
+
+
+def stacks_well(model: nn.Module, device: str | torch.device) -> bool:
+    """Whether branches of this model train faster side by side: yes, but for convolutions on a CPU."""
+    convolves = any(isinstance(module, nn.modules.conv._ConvNd) for module in model.modules())
+    return torch.device(device).type != "cpu" or not convolves

@@ -1,0 +1,74 @@
+"""Convolutional networks of the LeNet family, as the multi-task papers use them."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from mtlkit.datasets import Dataset
+from mtlkit.models.base import MultiTaskModel
+
+
+def multi_lenet(data: Dataset) -> MultiTaskModel:
+    """Multi-LeNet for images of (1, 28, 28): two convolutions and a shared layer of 50, a small head per task.
+
+    Trunk: convolution 1→10 (5x5), max pooling, ReLU, convolution 10→20 (5x5), max pooling, ReLU,
+    linear 320→50, ReLU. Heads: linear 50→50, ReLU, linear 50→outputs.
+
+    Raises:
+        ValueError: inputs of another shape.
+    """
+    _check_images(data, (1, 28, 28), "multi_lenet")
+    trunk = nn.Sequential(
+        nn.Conv2d(1, 10, 5),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Conv2d(10, 20, 5),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(320, 50),
+        nn.ReLU(),
+    )
+    heads = {t.name: nn.Sequential(nn.Linear(50, 50), nn.ReLU(), nn.Linear(50, t.n_outputs)) for t in data.tasks}
+    return MultiTaskModel(trunk, heads)
+
+
+def lenet(data: Dataset) -> MultiTaskModel:
+    """The LeNet of SLGrad's CIFAR-10 study (arXiv 2306.04519) for images of (3, 32, 32).
+
+    Trunk: convolution 3→6 (3x3, padding 2), ReLU, max pooling, convolution 6→16 (5x5), ReLU, max
+    pooling. Heads: convolution 16→128 (5x5), ReLU, linear 512→84, ReLU, linear 84→84, ReLU, linear
+    84→outputs (*reading*: the paper gives the layers, the ReLU after each is LeNet's usual one).
+
+    Raises:
+        ValueError: inputs of another shape.
+    """
+    _check_images(data, (3, 32, 32), "lenet")
+    trunk = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+    )
+    heads = {
+        t.name: nn.Sequential(
+            nn.Conv2d(16, 128, 5),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(512, 84),
+            nn.ReLU(),
+            nn.Linear(84, 84),
+            nn.ReLU(),
+            nn.Linear(84, t.n_outputs),
+        )
+        for t in data.tasks
+    }
+    return MultiTaskModel(trunk, heads)
+
+
+def _check_images(data: Dataset, expected: tuple[int, ...], model: str) -> None:
+    found = tuple(data.train.x.shape[1:])
+    if found != expected:
+        raise ValueError(f"{data.name}: inputs have shape (N, {', '.join(map(str, found))}), {model} takes {expected}")

@@ -1,0 +1,178 @@
+import gzip
+import hashlib
+import struct
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from mtlkit.datasets import files, load, mnist
+from mtlkit.datasets.overlay import overlay
+
+NAMES = ("multi_fashion", "multi_fashion_mnist", "multi_mnist")
+SIZES = {"n_train": 40, "n_meta": 10, "n_test": 12}
+
+
+def idx(values):
+    header = struct.pack(">HBB", 0, 8, values.ndim) + struct.pack(f">{values.ndim}i", *values.shape)
+    return gzip.compress(header + values.astype(np.uint8).tobytes(), mtime=0)
+
+
+@pytest.fixture
+def small(place, monkeypatch):
+    """Files of the same format with 30 + 10 training and 8 test images; pixels tell the image's number."""
+    monkeypatch.setattr(mnist, "N_TRAIN", 30)
+    monkeypatch.setattr(mnist, "N_META", 10)
+    monkeypatch.setattr(mnist, "N_TEST", 8)
+    rng = np.random.default_rng(0)
+    found = {}
+    for folder in ("mnist", "fashion-mnist"):
+        images, labels = rng.integers(0, 256, (48, 28, 28)), rng.integers(0, 10, 48)
+        found[folder] = images, labels
+        for part, cut in (("train", slice(0, 40)), ("t10k", slice(40, 48))):
+            place(f"{folder}/{part}-images-idx3-ubyte.gz", idx(images[cut]))
+            place(f"{folder}/{part}-labels-idx1-ubyte.gz", idx(labels[cut]))
+    yield found
+    mnist._source.cache_clear()
+    mnist._test.cache_clear()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_made_of_its_sources(small, name):
+    data = load(name, seed=1, **SIZES)
+    (left_images, left_labels), (right_images, right_labels) = (small[folder] for folder in mnist.FOLDERS[name])
+    pools = {}
+    for where, split in data.splits.items():
+        left, right = (split.rows // 48).numpy(), (split.rows % 48).numpy()
+        np.testing.assert_array_equal(split.y["left"], left_labels[left])
+        np.testing.assert_array_equal(split.y["right"], right_labels[right])
+        sides = (torch.from_numpy(images).float() / 255 for images in (left_images[left], right_images[right]))
+        torch.testing.assert_close(split.x[:, 0], overlay(*sides, 8))
+        pools[where] = {*left.tolist(), *right.tolist()}
+    assert not pools["train"] & pools["meta"]
+    assert pools["train"] | pools["meta"] <= set(range(40))
+    assert pools["test"] <= set(range(40, 48))
+    assert [len(s) for s in data.splits.values()] == [40, 10, 12]
+    assert data.train.x.shape == (40, 1, 28, 28)
+
+
+def test_seeds_share_the_test_split_only(small):
+    first, second = (load("multi_mnist", seed=seed, **SIZES) for seed in (0, 1))
+    assert first.test.x is second.test.x
+    assert not torch.equal(first.train.rows, second.train.rows)
+    assert not torch.equal(first.meta.rows, second.meta.rows)
+
+
+def test_label_noise(small):
+    clean = load("multi_mnist", main="right", **SIZES)
+    noisy = load("multi_mnist", main="right", label_noise=0.3, **SIZES)
+    changed = clean.train.y["right"] != noisy.train.y["right"]
+    assert int(changed.sum()) == 12
+    assert torch.equal(noisy.train.noisy, torch.stack([changed, torch.zeros(40, dtype=torch.bool)], 1))
+    assert torch.equal(clean.train.x, noisy.train.x)
+    assert [t.name for t in noisy.tasks] == ["right", "left"]
+
+
+def test_names_of_classes(small):
+    assert load("multi_mnist", **SIZES).classes == {}
+    assert load("multi_fashion_mnist", **SIZES).classes == {"right": mnist.CLOTHES}
+    assert load("multi_fashion", **SIZES).licence == "fashion-mnist: MIT"
+
+
+def test_flipped_byte(small, place):
+    path = place("mnist/t10k-images-idx3-ubyte.gz", idx(small["mnist"][0][40:]))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    mnist._source.cache_clear()
+    with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte.gz has SHA-256 .* damaged"):
+        load("multi_mnist", **SIZES)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"main": "top"}, "main is 'top', expected one of left, right"),
+        ({"label_noise": -1}, "label_noise is -1, expected a number from 0 to 1"),
+        ({"n_meta": 0}, "n_meta is 0, expected at least 1"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        load("multi_mnist", **options)
+
+
+def test_no_file_and_no_network():
+    with pytest.raises(
+        FileNotFoundError, match=r"mnist/train-images-idx3-ubyte.gz is in none .*ossci-datasets.*440fcabf73"
+    ):
+        load("multi_mnist")
+
+
+REAL = {
+    "mnist": {
+        "first": [5, 0, 4, 1, 9, 2, 1, 3, 1, 4],
+        "first_test": [7, 2, 1, 0, 4, 1, 4, 9, 5, 9],
+        "counts": [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949],
+        "pixels": 1_567_298_545,
+        "test_pixels": 264_923_200,
+        "first_image": 27_525,
+    },
+    "fashion-mnist": {
+        "first": [9, 0, 0, 3, 0, 2, 7, 2, 5, 5],
+        "first_test": [9, 2, 1, 1, 6, 1, 4, 6, 5, 7],
+        "counts": [6000] * 10,
+        "pixels": 3_431_114_169,
+        "test_pixels": 573_469_082,
+        "first_image": 76_247,
+    },
+}
+
+
+@pytest.mark.parametrize("folder", list(REAL))
+def test_real_files(real_data, folder):
+    real_data(*files.needed(folder))
+    known = REAL[folder]
+    images, labels = mnist._source(folder, tuple(files.fetch(name) for name in files.needed(folder)))
+    assert images.shape == (70_000, 28, 28)
+    assert labels[:10].tolist() == known["first"]
+    assert labels[60_000:60_010].tolist() == known["first_test"]
+    assert torch.bincount(labels[:60_000]).tolist() == known["counts"]
+    assert int(images[:60_000].sum(dtype=torch.int64)) == known["pixels"]
+    assert int(images[60_000:].sum()) == known["test_pixels"]
+    assert int(images[0].sum()) == known["first_image"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_real_pairs(real_data, name):
+    real_data(*(file for folder in mnist.FOLDERS[name] for file in files.needed(folder)))
+    mnist._source.cache_clear()
+    start = time.perf_counter()
+    data = load(name, seed=0)
+    assert time.perf_counter() - start < 30
+    assert [len(s) for s in data.splits.values()] == [15_000, 5_000, 10_000]
+    left, right = (
+        mnist._source(folder, tuple(files.fetch(file) for file in files.needed(folder)))
+        for folder in mnist.FOLDERS[name]
+    )
+    for split in data.splits.values():
+        assert torch.equal(split.y["left"], left[1][split.rows // 70_000])
+        assert torch.equal(split.y["right"], right[1][split.rows % 70_000])
+        assert split.x.min() >= 0
+        assert split.x.max() <= 1 + 1e-6
+    pools = [torch.cat([s.rows // 70_000, s.rows % 70_000]).unique() for s in data.splits.values()]
+    assert not torch.isin(pools[0], pools[1]).any()
+    assert int(max(pools[0].max(), pools[1].max())) < 60_000 <= int(pools[2].min())
+
+
+def test_real_redraws(real_data):
+    real_data(*files.needed("mnist"))
+    data, again, other = (load("multi_mnist", seed=seed, n_train=2000, n_meta=500, n_test=500) for seed in (0, 0, 1))
+    assert digest(again) == digest(data)
+    assert not torch.equal(other.train.rows, data.train.rows)
+
+
+def digest(data):
+    parts = (t for s in data.splits.values() for t in (s.x, *s.y.values(), s.rows, s.noisy))
+    return hashlib.sha256(b"".join(t.numpy().tobytes() for t in parts)).hexdigest()

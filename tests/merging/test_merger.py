@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import mtlkit as mtl
+from mtlkit.merging import Merger
+
+
+def user_loop(slow, data, method, epochs, seed):
+    """A plain loop on the whole training split, in place of fit."""
+    model = slow.initial(data, seed)
+    optimizers, told = {}, []
+
+    def train(branch):
+        if not branch.continues:
+            optimizers[branch.number] = slow.sgd(model)
+        told.append(branch)
+        momentum = optimizers[branch.number].state_dict()
+        optimizers[branch.number] = slow.sgd(model)
+        optimizers[branch.number].load_state_dict(momentum)
+        rows = [torch.arange(len(data.train))] * round(branch.share * slow.steps)
+        slow.train(model, optimizers[branch.number], data, branch.weights, rows)
+
+    merger = Merger(model, len(data.tasks), method, steps=slow.steps)
+    reports = []
+    for _ in range(epochs):
+        merger.epoch(train, meta_loss=lambda m: slow.task_loss(data, m(data.meta.x), data.meta.y, 0))
+        reports.append(merger.report)
+    return model, reports, told
+
+
+@pytest.mark.parametrize(
+    "method",
+    [mtl.AlphaVIL(), mtl.DIW(metric=None), mtl.ForkMerge(top_k=2)],
+    ids=lambda method: type(method).__name__,
+)
+def test_a_loop_of_ones_own_does_what_fit_does(slow, method):
+    data, seed = slow.make(), 6
+    model, reports, _ = user_loop(slow, data, method, 3, seed)
+    runs = slow.run(data, method, seeds=[seed], epochs=3, batch_size=len(data.train))
+    slow.assert_same(runs, seed, model, 1e-10)
+    for metric in reports[0]:
+        found = np.stack([report[metric] for report in reports])
+        np.testing.assert_allclose(found, slow.values(runs, metric, seed), atol=1e-10)
+
+
+def test_tells_each_branch_what_to_train_on(slow):
+    told = user_loop(slow, slow.make(), mtl.AlphaVIL(rho=0.5), 2, 0)[2]
+    assert [branch.number for branch in told] == [0, 1, 2] * 2
+    assert {branch.share for branch in told} == {0.5}
+    assert not any(branch.continues for branch in told)
+    np.testing.assert_allclose(torch.stack([branch.weights for branch in told[:3]]), np.eye(3) / 3)
+
+
+def test_buffers_start_alike_and_end_as_their_mean():
+    model = nn.BatchNorm1d(1, affine=True, momentum=0.5).double()
+    seen = []
+
+    def train(branch):
+        seen.append(model.running_mean.item())
+        model(torch.full((4, 1), 4.0 * branch.number, dtype=torch.float64)).sum().backward()
+
+    merger = Merger(model, 2, mtl.AlphaVIL(alpha_steps=0))
+    merger.epoch(train, meta_loss=lambda m: m(torch.ones(3, 1, dtype=torch.float64)).mean())
+    assert seen == [0.0, 0.0]
+    assert model.running_mean.item() == 1.0
+    assert model.num_batches_tracked.item() == 1
+    assert model.training
+
+
+def test_a_metric_of_ones_own_decides(slow):
+    data = slow.make()
+    model = slow.initial(data, 0)
+
+    def train(branch):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1 * branch.number)
+
+    merger = Merger(model, 3, mtl.ForkMerge())
+    losses = iter([3.0, 1.0, 2.0] + [5.0] * 10)
+    merger.epoch(train, lambda m: slow.task_loss(data, m(data.meta.x), data.meta.y, 0), lambda m: next(losses))
+    assert merger.report["alpha"].tolist() == [0, 1, 0]
+
+
+def test_refuses_a_weighting():
+    with pytest.raises(TypeError, match=r"expected an instance such as mtlkit\.AlphaVIL"):
+        Merger(nn.Linear(1, 1), 2, mtl.Uniform())

@@ -1,0 +1,146 @@
+import subprocess
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from mtlkit import notebook
+
+STORED = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """A small notebook with one parameters cell, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    cells = [
+        new_code_cell("n = 2\nout = None", metadata={"tags": ["parameters"]}),
+        new_code_cell("import sys\nprint('to stderr', file=sys.stderr)\nprint(n * 3)"),
+        new_code_cell("n * 5"),
+    ]
+    path = tmp_path / "study.ipynb"
+    notebook.write(notebook.canonical(new_notebook(cells=cells)), path)
+    return path
+
+
+def outputs(path):
+    return [o.get("text", o.get("data")) for c in nbformat.read(path, 4).cells if "outputs" in c for o in c.outputs]
+
+
+def test_run_uses_the_parameters_and_gives_the_same_bytes_twice(study, tmp_path):
+    notebook.run(study, tmp_path / "a.ipynb", {"n": 7})
+    notebook.run(study, tmp_path / "b.ipynb", {"n": 7})
+    assert (tmp_path / "a.ipynb").read_bytes() == (tmp_path / "b.ipynb").read_bytes()
+    assert outputs(tmp_path / "a.ipynb") == ["21\n", {"text/plain": "35"}]
+
+
+def test_a_misspelt_parameter_is_an_error(study, tmp_path, capsys):
+    with pytest.raises(ValueError, match="no parameter m, expected some of n, out"):
+        notebook.run(study, tmp_path / "a.ipynb", {"m": 7})
+    assert notebook.main(["run", str(study), str(tmp_path / "a.ipynb"), "-p", "m", "7"]) == 1
+    assert "no parameter m" in capsys.readouterr().err
+
+
+def test_a_section_of_params_yaml_sets_parameters(study, tmp_path, capsys):
+    (tmp_path / "params.yaml").write_text("study:\n  n: 4\n")
+    assert notebook.main(["run", str(study), str(tmp_path / "a.ipynb"), "--section", "study"]) == 0
+    assert outputs(tmp_path / "a.ipynb")[0] == "12\n"
+    assert notebook.main(["run", str(study), str(tmp_path / "a.ipynb"), "--section", "other"]) == 1
+    assert "no section 'other', expected one of study" in capsys.readouterr().err
+
+
+def test_strip_and_store_keep_source_and_results_apart(study, tmp_path):
+    done, stripped, stored = (tmp_path / f"{name}.ipynb" for name in ("done", "stripped", "stored"))
+    notebook.run(study, done, {"n": 2})
+    notebook.main(["store", str(done), str(stored)])
+    assert notebook.faults(stored) == []
+    assert outputs(stored) == outputs(done)
+    notebook.main(["strip", str(stored), str(stripped)])
+    assert stripped.read_bytes() == study.read_bytes()
+
+
+def test_faults_are_found(study):
+    assert any("execution counts" in fault for fault in notebook.faults(study))
+    broken = nbformat.read(study, 4)
+    broken.cells[0].metadata = {}
+    broken.metadata.kernelspec.name = "other"
+    for count, cell in enumerate(broken.cells, 1):
+        cell.execution_count = count
+    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}}
+    broken.cells[1].outputs = [
+        new_output("display_data", data=view),
+        new_output("error", ename="E", evalue="", traceback=[]),
+    ]
+    notebook.write(broken, study)
+    found = " ".join(notebook.faults(study))
+    for fault in ("0 cells are tagged 'parameters'", "stores widgets", "stores an error", "kernel is not python3"):
+        assert fault in found
+    cleaned = notebook.canonical(broken)
+    assert [o.output_type for o in cleaned.cells[1].outputs] == ["error"]
+
+
+def test_parameters_must_be_literals(study):
+    book = nbformat.read(study, 4)
+    book.cells[0].source = "n = 1 + len('a')"
+    notebook.write(book, study)
+    with pytest.raises(ValueError, match="parameters line 1 is not of the form name = literal"):
+        notebook.parameters(study)
+
+
+OLD = "method,loss\na,0.25 [0.1]\nb,1.5\n"
+
+
+@pytest.mark.parametrize(
+    ("new", "found"),
+    [
+        (OLD, []),
+        ("method,loss\na,0.2500000001 [0.1]\nb,1.5\n", []),
+        ("method,loss\na,0.26 [0.1]\nb,1.5\n", ["row 1 (a), loss: 0.25 [0.1] committed, 0.26 [0.1] now"]),
+        ("method,loss\na,0.25 (0.1]\nb,1.5\n", ["row 1 (a), loss: 0.25 [0.1] committed, 0.25 (0.1] now"]),
+        ("method,loss\na,0.25 [0.1]\nc,1.5\n", ["row 2 (b), method: b committed, c now"]),
+        ("method,loss\na,0.25 [0.1]\n", ["shape: (2, 2) committed, (1, 2) now, or other columns"]),
+    ],
+)
+def test_differences_name_the_cell(new, found):
+    assert list(notebook.differences(OLD, new)) == found
+
+
+def test_verdict_tells_identical_from_close_from_different(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert notebook.verdict(Path("figures")) == ("This is no git checkout, so there is nothing to compare with.", True)
+    table = tmp_path / "figures" / "t.csv"
+    table.parent.mkdir()
+    table.write_text(OLD)
+    for command in ("init -q", "add .", "-c user.name=n -c user.email=e commit -qm m"):
+        subprocess.run(["git", *command.split()], check=True)
+    assert notebook.verdict(Path("figures")) == ("Every file in figures/ is byte for byte the committed one.", True)
+    table.write_text(OLD.replace("1.5", "1.5000000001"))
+    sentence, same = notebook.verdict(Path("figures"))
+    assert same
+    assert "to a relative 1e-06; other bytes in: t.csv" in sentence
+    table.write_text(OLD.replace("1.5", "1.6"))
+    (table.parent / "new.svg").write_text("x")
+    sentence, same = notebook.verdict(Path("figures"))
+    assert not same
+    assert "figures/t.csv: row 2 (b), loss: 1.5 committed, 1.6 now" in sentence
+    assert "figures/new.svg: not committed" in sentence
+    table.unlink()
+    assert "figures/t.csv: missing now" in notebook.verdict(Path("figures"))[0]
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
+def test_stored_notebooks_are_in_order(path):
+    assert notebook.faults(path) == []
+    assert notebook.storable(nbformat.read(path, 4)) == nbformat.read(path, 4)
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
+def test_defaults_are_the_quick_scale_of_the_pipeline(path):
+    """So that the stored notebook, which runs with its defaults, shows what the pipeline writes."""
+    section = yaml.safe_load((path.parent.parent / "params.yaml").read_text())[path.stem]
+    defaults = notebook.parameters(path)
+    assert defaults.pop("out") is None, "default parameters must not write files"
+    assert {name: value for name, value in section.items() if name != "out"} == defaults

@@ -1,0 +1,87 @@
+"""The three places that name packages cannot drift apart, and the house keeps its floors."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import mtlkit
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK = {
+    canonicalize_name(line.split("==")[0]): line.split("==")[1]
+    for line in (ROOT / "requirements.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+}
+FLOORS = [
+    "progress", "tasks", "datasets", "models", "signals", "weighting", "merging", "weigher", "results", "training",
+    "studies", "figures", "notebook",
+]  # fmt: skip
+
+
+def declared():
+    lines = PROJECT["dependencies"] + [line for extra in PROJECT["optional-dependencies"].values() for line in extra]
+    return [Requirement(line) for line in lines]
+
+
+@pytest.mark.parametrize("requirement", declared(), ids=lambda r: r.name)
+def test_the_lock_holds_what_the_project_declares(requirement):
+    pinned = LOCK.get(canonicalize_name(requirement.name))
+    assert pinned, f"{requirement.name} is declared in pyproject.toml but not pinned in requirements.txt"
+    assert requirement.specifier.contains(pinned)
+
+
+def test_the_lock_pins_exact_public_versions():
+    lines = [x for x in (ROOT / "requirements.txt").read_text().splitlines() if x and not x.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line) for line in lines)
+    assert LOCK["torch"] == "2.13.0"
+
+
+def test_the_conda_environment_is_the_lock_and_the_package():
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, pip, packages = conda["dependencies"]
+    assert conda["name"] == PROJECT["name"] == "mtlkit"
+    assert pip == "pip"
+    assert packages == {"pip": ["-r requirements.txt", "--no-deps -e ."]}
+    assert re.fullmatch(r"python=3\.1[123]", python)
+
+
+def test_versions_agree():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert mtlkit.__version__ == PROJECT["version"] == citation["version"]
+    assert PROJECT["requires-python"] == ">=3.11"
+    assert "torch>=2.11" in PROJECT["dependencies"]
+    assert len(citation["references"]) == 4
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mtlkit"):
+            found = node.module.split(".")[1:2] or [alias.name for alias in node.names]
+            yield from found
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("mtlkit."))
+
+
+MODULES = sorted(p for p in (ROOT / "mtlkit").rglob("*.py") if p.parent.name != "mtlkit" or p.stem != "__init__")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT / "mtlkit")))
+def test_a_module_imports_only_from_the_floors_below_its_own(path):
+    own = path.relative_to(ROOT / "mtlkit").parts[0].removesuffix(".py")
+    assert own in FLOORS
+    for other in set(imports(path)) - {own}:
+        assert FLOORS.index(other) < FLOORS.index(own), f"{own} imports {other}, which is above it"
+
+
+def test_nothing_is_downloaded_or_opened_at_import():
+    code = "import socket; socket.socket.connect = None; import mtlkit"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,112 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+
+import mtlkit as mtl
+from mtlkit.results import Runs, interval
+
+
+def runs(method, losses, *, dataset="d", diverged=()):
+    """Runs with given main-task losses: seed -> [(meta, test) of epoch 0, 1, ...]."""
+    rows = [
+        (dataset, method, seed, epoch, split, "main", "loss", value, seed in diverged)
+        for seed, curve in losses.items()
+        for epoch, pair in enumerate(curve)
+        for split, value in zip(("meta", "test"), pair, strict=True)
+    ]
+    columns = ["dataset", "method", "seed", "epoch", "split", "task", "metric", "value", "diverged"]
+    return Runs(pd.DataFrame(rows, columns=columns), pd.DataFrame(), "main", {"w": torch.arange(len(losses))})
+
+
+A = runs("a", {0: [(3, 30), (1, 10), (2, 20)], 5: [(1, 12), (2, 22), (0.5, 6)]})
+
+
+def test_the_epoch_is_selected_on_the_meta_split_never_on_test():
+    assert A.selected().to_dict() == {0: 1, 5: 2}
+    rows = A.final("selected")
+    assert rows[rows["split"] == "test"]["value"].tolist() == [10, 6]
+    rows = A.final("last")
+    assert rows[rows["split"] == "test"]["value"].tolist() == [20, 6]
+
+
+def test_summary_is_the_t_interval():
+    found = A.summary("last").loc["a", "main", "loss"]
+    low, high = stats.t.interval(0.95, 1, loc=13, scale=stats.sem([20, 6]))
+    assert found.to_dict() == pytest.approx({"mean": 13, "low": low, "high": high, "seeds": 2, "missing": 0})
+
+
+def test_interval_leaves_out_and_counts_what_is_not_finite():
+    found = interval(pd.Series([1.0, 3.0, np.nan, np.inf]))
+    assert found[["mean", "seeds", "missing"]].tolist() == [2, 2, 2]
+    assert np.isnan(interval(pd.Series([1.0]))["low"])
+
+
+def test_compare_is_the_paired_t_test():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 8))
+    first, second = (runs(n, {s: [(1, v)] for s, v in enumerate(values)}) for n, values in (("x", x), ("y", y)))
+    found = mtl.compare([first, second]).loc["y"]
+    expected = stats.ttest_rel(y, x)
+    low, high = expected.confidence_interval()
+    assert found.to_dict() == pytest.approx(
+        {"difference": (y - x).mean(), "low": low, "high": high, "p": expected.pvalue, "seeds": 8}
+    )
+
+
+def test_compare_uses_only_pairs_with_both_values():
+    first = runs("x", {0: [(1, 1)], 1: [(1, 2)], 2: [(1, 4)]})
+    second = runs("y", {0: [(1, 2)], 1: [(1, np.nan)], 2: [(1, 6)]}, diverged=(1,))
+    found = mtl.compare([first, second], at="last").loc["y"]
+    assert found["seeds"] == 2
+    assert found["difference"] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "message"),
+    [
+        ([A], {}, "at least two"),
+        ([A, A], {}, "two runs are called 'a'"),
+        ([A, runs("b", {0: [(1, 1)]})], {}, "different seeds"),
+        ([A, runs("b", {0: [(1, 1)], 5: [(1, 1)]}, dataset="e")], {}, "different data sets: d, e"),
+        ([A, A], {"metric": "auc"}, r"a: no 'auc' of task 'main' on 'test', found \[\('main', 'loss'\)\]"),
+        ([A, A], {"task": "other"}, "no 'loss' of task 'other'"),
+        ([A, A], {"at": "best"}, "at is 'best', expected one of selected, last"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(given, options, message):
+    with pytest.raises(ValueError, match=message):
+        mtl.compare(given, **options)
+
+
+def test_state_dict_knows_its_seeds():
+    assert A.state_dict(5)["w"] == 1
+    with pytest.raises(ValueError, match=r"no run with seed 1, expected one of \[0, 5\]"):
+        A.state_dict(1)
+
+
+def test_frame_and_samples_of_a_real_run_add_up():
+    data = mtl.datasets.load("digits", label_noise=0.6)
+    done = mtl.fit(mtl.models.mlp(data), data, mtl.SLGrad(), epochs=2, batch_size=100, seeds=2, dtype=torch.float64)
+    frame = done.frame
+    assert list(frame.columns) == [
+        "dataset", "method", "seed", "epoch", "split", "task", "metric", "value", "diverged",
+    ]  # fmt: skip
+    assert frame["dataset"].unique().tolist() == ["digits"]
+    assert done.method == "SLGrad"
+    assert done.seeds == [0, 1]
+    curve = frame[(frame.metric == "loss") & (frame.split == "test") & (frame.task == "is_8")]
+    assert curve["epoch"].tolist() == [0, 1, 2, 0, 1, 2]
+    shares = frame[frame.metric == "weight"].groupby(["seed", "epoch"])["value"].sum()
+    assert shares.to_numpy() == pytest.approx(1)
+    main = done.samples[(done.samples.task == "is_8") & (done.samples.seed == 1)]
+    truth = data.resample(1).train
+    assert main["row"].tolist() == truth.rows.tolist()
+    assert main["noisy"].tolist() == truth.noisy[:, 0].tolist()
+    total = done.samples[done.samples.seed == 1]["weight"].mean()
+    assert total == pytest.approx(1, abs=1e-9)
+    noisy = frame[(frame.metric == "noisy_weight") & (frame.seed == 1)]
+    assert noisy["task"].unique().tolist() == ["is_8"]
+    over_all = main.loc[main.noisy, "weight"].sum() / main["weight"].sum()
+    assert noisy["value"].min() - 1e-9 <= over_all <= noisy["value"].max() + 1e-9

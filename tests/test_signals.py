@@ -1,0 +1,228 @@
+import pytest
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import nn
+from torch.func import functional_call
+
+from mtlkit import signals
+from mtlkit.signals import (
+    Problem,
+    Signal,
+    gains,
+    gradient,
+    gramian,
+    mean_losses,
+    measure,
+    score,
+)
+from mtlkit.tasks import Task
+
+
+class Recurrent(nn.Module):
+    """Its trunk has no forward-mode derivative."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x):
+        return self.lstm(x.reshape(len(x), 2, 3))[0][:, -1]
+
+
+TRUNKS = {
+    "perceptron": lambda: nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4), nn.Tanh()),
+    "convolution": lambda: nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 2, 3), nn.Flatten(), nn.LayerNorm(8)),
+    "batch norm": lambda: nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Tanh()),
+    "lstm": Recurrent,
+}
+
+
+def problem_of(trunk, dtype=torch.float64, **options):
+    """Two regression tasks on top of a trunk, five samples, three meta samples; squared errors."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"trunk": TRUNKS[trunk](), "head": nn.Linear(8 if trunk == "convolution" else 4, 2)}).to(
+        dtype
+    )
+    model.forward = lambda x: model["head"](model["trunk"](x))
+    x, y = torch.randn(5, 6).to(dtype), torch.randn(5, 2).to(dtype)
+    x_meta, y_meta = torch.randn(3, 6).to(dtype), torch.randn(3).to(dtype)
+    present = torch.tensor([[1, 1], [1, 0], [1, 1], [0, 0], [1, 1]], dtype=torch.bool)
+
+    def losses(own):
+        return torch.where(present, (functional_call(model, {**parameters, **own}, (x,)) - y).square(), 0)
+
+    def meta_loss(own):
+        return (functional_call(model, {**parameters, **own}, (x_meta,))[:, 0] - y_meta).square().mean()
+
+    parameters = dict(model.named_parameters())
+    shared = tuple(name for name in parameters if name.startswith("trunk."))
+    return Problem(parameters, shared, shared[-2:], losses, meta_loss, meta_loss, lr=0.1, **options), present
+
+
+def flat(gradients, names):
+    return torch.cat([gradients[name].flatten() for name in names])
+
+
+def slow_alignment(problem):
+    """One gradient per sample and task, for parameters as they are in the problem."""
+    leaves = [problem.parameters[name] for name in problem.shared]
+    found = torch.zeros(5, 2, dtype=torch.float64)
+    for b in range(5):
+        for t in range(2):
+            one = torch.autograd.grad(problem.losses({})[b, t], leaves, materialize_grads=True)
+            along = torch.autograd.grad(problem.meta_loss({}), leaves)
+            found[b, t] = sum((a * g).sum() for a, g in zip(one, along, strict=True))
+    return found
+
+
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_alignment_equals_a_loop_over_samples(trunk):
+    problem, present = problem_of(trunk)
+    found = measure(problem, {"alignment"}, present=present)
+    torch.testing.assert_close(found.signal.alignment, slow_alignment(problem), rtol=1e-10, atol=1e-12)
+    assert not found.signal.alignment.requires_grad
+    assert (found.signal.alignment[~present] == 0).all()
+    # the same pass gives losses to differentiate
+    weights = torch.rand(5, 2).double()
+    leaves = list(problem.parameters.values())
+    by_tape = torch.autograd.grad((weights * found.losses).sum(), leaves)
+    plain = torch.autograd.grad((weights * problem.losses({})).sum(), leaves)
+    torch.testing.assert_close(by_tape, plain, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_lookahead_measures_after_a_virtual_step_and_leaves_the_model_alone(trunk):
+    problem, present = problem_of(trunk)
+    before = {name: value.detach().clone() for name, value in problem.parameters.items()}
+    task_weights = torch.tensor([0.3, 0.7]).double()
+    found = measure(problem, {"alignment", "meta_norm"}, lookahead=(0.5, task_weights), present=present)
+    for name, value in problem.parameters.items():
+        assert value.equal(before[name])
+        assert value.grad is None
+    torch.testing.assert_close(found.losses, problem.losses({}))
+
+    leaves = list(problem.parameters.values())
+    moved = torch.autograd.grad((task_weights * problem.losses({}).sum(0) / present.sum(0)).sum(), leaves)
+    ahead, _ = problem_of(trunk)
+    with torch.no_grad():
+        for value, step in zip(ahead.parameters.values(), moved, strict=True):
+            value -= 0.5 * step
+    torch.testing.assert_close(found.signal.alignment, slow_alignment(ahead), rtol=1e-9, atol=1e-12)
+    direction = torch.autograd.grad(ahead.meta_loss({}), [ahead.parameters[name] for name in ahead.shared])
+    torch.testing.assert_close(found.signal.meta_norm, sum(g.square().sum() for g in direction).sqrt())
+    assert (found.signal.alignment - slow_alignment(problem)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_reverse_over_reverse_equals_a_loop_over_samples(trunk):
+    problem, _ = problem_of(trunk)
+    shared = {name: problem.parameters[name] for name in problem.shared}
+    direction = gradient(problem.meta_loss({}), shared)
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            losses, found = signals._aligned_in_reverse(problem.losses, shared, direction)
+        torch.testing.assert_close(found, slow_alignment(problem), rtol=1e-10, atol=1e-12)
+        assert not found.requires_grad
+    assert losses.requires_grad
+
+
+def test_a_model_without_forward_mode_is_differentiated_in_reverse():
+    problem, present = problem_of("lstm", dtype=torch.float32)  # PyTorch's kernel for it is in float32 only
+    shared = {name: problem.parameters[name] for name in problem.shared}
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError):
+        problem.losses({name: forward_ad.make_dual(p, torch.ones_like(p)) for name, p in shared.items()})
+    found = measure(problem, {"alignment"}, present=present).signal.alignment
+    torch.testing.assert_close(found, slow_alignment(problem).float(), rtol=1e-4, atol=1e-6)
+    ahead = measure(problem, {"alignment"}, lookahead=(0.0, torch.ones(2)), present=present).signal.alignment
+    torch.testing.assert_close(ahead, found)
+
+
+def test_task_level_fields_equal_plain_gradients():
+    problem, present = problem_of("perceptron")
+    reads = {"gramian", "last_norms", "meta_alignment", "meta_norm", "gains", "lr"}
+    found = measure(problem, reads, fake_step=0.3, present=present)
+    names, leaves = list(problem.parameters), list(problem.parameters.values())
+    rows, after = [], []
+    for t in range(2):
+        mean = problem.losses({})[present[:, t], t].mean()
+        rows.append(dict(zip(names, torch.autograd.grad(mean, leaves), strict=True)))
+        after.append(problem.meta_loss({name: p - 0.3 * rows[t][name] for name, p in problem.parameters.items()}))
+    jacobian = torch.stack([flat(row, problem.shared) for row in rows])
+    direction = flat(gradient(problem.meta_loss({}), problem.parameters), problem.shared)
+    expected = {
+        "gramian": jacobian @ jacobian.T,
+        "last_norms": torch.stack([flat(row, ["trunk.2.weight", "trunk.2.bias"]).norm() for row in rows]),
+        "meta_alignment": jacobian @ direction,
+        "meta_norm": direction.norm(),
+        "gains": problem.meta_loss({}) - torch.stack(after),
+        "lr": torch.tensor(0.1, dtype=torch.float64),
+    }
+    for field, value in expected.items():
+        torch.testing.assert_close(getattr(found.signal, field), value.detach(), rtol=1e-10, atol=1e-13)
+    assert found.signal.alignment is None
+    for name in names:
+        torch.testing.assert_close(found.task_gradients[name], torch.stack([row[name] for row in rows]))
+
+
+def test_gains_one_by_one_equal_gains_together():
+    problem, present = problem_of("perceptron")
+    one_by_one, _ = problem_of("perceptron", stacked_score=False)
+    gradients = {name: torch.randn(2, *p.shape).double() for name, p in problem.parameters.items()}
+    torch.testing.assert_close(gains(problem, gradients, 0.2), gains(one_by_one, gradients, 0.2))
+    present[:, 1] = False
+    assert measure(problem, {"gains"}, fake_step=0.1, present=present).signal.gains[1] == 0
+
+
+def test_missing_fields_are_named():
+    problem, present = problem_of("perceptron")
+    with pytest.raises(ValueError, match="'noise'"):
+        measure(problem, {"noise"}, present=present)
+
+
+def test_means_and_presence_per_task():
+    present = torch.tensor([[True, False], [True, False]])
+    signal = Signal(torch.tensor([[1.0, 0.0], [3.0, 0.0]]), present)
+    assert signal.means.tolist() == [2.0, 0.0]
+    assert signal.labelled.tolist() == [True, False]
+    stacked = mean_losses(signal.losses.expand(4, 2, 2), present.expand(4, 2, 2))
+    assert stacked.tolist() == [[2.0, 0.0]] * 4
+
+
+def test_gramian_of_stacked_seeds_and_of_a_scalar_parameter():
+    generator = torch.Generator().manual_seed(0)
+    rows = {
+        "w": torch.randn(3, 4, 2, 5, generator=generator),
+        "scale": torch.randn(3, 4, generator=generator),
+    }
+    found = gramian(rows, seeds=1)
+    assert found.shape == (4, 3, 3)
+    for s in range(4):
+        whole = torch.cat([rows["w"][:, s].flatten(1), rows["scale"][:, s, None]], 1)
+        torch.testing.assert_close(found[s], whole @ whole.T)
+
+
+def test_gradient_is_zero_where_nothing_depends():
+    p = {"used": torch.ones(2, requires_grad=True), "unused": torch.ones(3, requires_grad=True)}
+    assert gradient(p["used"].sum(), p)["unused"].tolist() == [0, 0, 0]
+    assert gradient(torch.ones(()), p)["used"].tolist() == [0, 0]
+
+
+def test_score_sees_labelled_samples_only():
+    seen = []
+
+    def metric(output, target):
+        seen.append((output, target))
+        return 0.25
+
+    output = torch.arange(6.0).reshape(3, 2)
+    task = Task("kind", "multiclass", n_classes=2)
+    value = score(metric, task, output, torch.tensor([1, -1, 0]))
+    assert value.item() == 0.25
+    assert value.shape == ()
+    ((given, target),) = seen
+    assert given.tolist() == [[0, 1], [4, 5]]
+    assert target.tolist() == [1, 0]
+    assert score(metric, task, output, torch.tensor([-1, -1, -1])).item() == 0
+    assert len(seen) == 1
+    with pytest.raises(ValueError, match=r"task 'kind': the metric returned shape \(2,\)"):
+        score(lambda o, t: o[:, 0], task, output, torch.tensor([1, -1, 0]))

@@ -1,0 +1,145 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtlkit.tasks import Task, check_tasks, pack, per_sample_losses, presence
+
+A, B, C, D = Task("a", "regression"), Task("b", "binary"), Task("c", "multiclass", 3), Task("d", "binary")
+
+
+def by_hand(task, output, target):
+    """The loss of one sample, written out; None where the label is missing."""
+    if (isinstance(target, float) and math.isnan(target)) or target == -1:
+        return None
+    if task.kind == "regression":
+        return (output - target) ** 2
+    if task.kind == "binary":
+        p = 1 / (1 + math.exp(-output))
+        return -math.log(p if target == 1 else 1 - p)
+    return math.log(sum(math.exp(o) for o in output)) - output[int(target)]
+
+
+def a_batch(n, seed, missing=0.3):
+    g = torch.Generator().manual_seed(seed)
+    outputs = {
+        "a": torch.randn(n, generator=g, dtype=torch.float64),
+        "b": torch.randn(n, 1, generator=g, dtype=torch.float64),
+        "c": torch.randn(n, 3, generator=g, dtype=torch.float64),
+        "d": torch.randn(n, generator=g, dtype=torch.float64),
+    }
+    gone = torch.rand(4, n, generator=g) < missing
+    targets = {
+        "a": torch.randn(n, generator=g, dtype=torch.float64).masked_fill(gone[0], math.nan),
+        "b": torch.randint(2, (n,), generator=g).double().masked_fill(gone[1], math.nan),
+        "c": torch.randint(3, (n,), generator=g).masked_fill(gone[2], -1),
+        "d": torch.randint(2, (n,), generator=g).masked_fill(gone[3], -1),
+    }
+    return outputs, targets
+
+
+@settings(derandomize=True, max_examples=25, deadline=None)
+@given(n=st.integers(1, 9), seed=st.integers(0, 999), order=st.permutations([A, B, C, D]))
+def test_losses_and_presence_equal_the_written_out_formula(n, seed, order):
+    outputs, targets = a_batch(n, seed)
+    packed = pack(order, targets)
+    losses, present = per_sample_losses(order, outputs, packed), presence(order, packed)
+    for t, task in enumerate(order):
+        for b in range(n):
+            expected = by_hand(task, outputs[task.name][b].squeeze().tolist(), targets[task.name][b].item())
+            assert present[b, t].item() == (expected is not None)
+            assert losses[b, t].item() == pytest.approx(expected or 0.0, rel=1e-12, abs=1e-15)
+
+
+def test_a_missing_label_has_no_gradient():
+    outputs, targets = a_batch(6, 3, missing=1.0)
+    leaves = {name: output.requires_grad_() for name, output in outputs.items()}
+    per_sample_losses([A, B, C, D], leaves, pack([A, B, C, D], targets)).sum().backward()
+    assert all((leaf.grad == 0).all() for leaf in leaves.values())
+
+
+def test_pixels_are_averaged_over_the_observed_ones():
+    depth, parts = Task("depth", "regression"), Task("parts", "multiclass", 2)
+    targets = {"depth": torch.tensor([[1.0, math.nan], [math.nan, math.nan]]), "parts": torch.tensor([[0, -1], [1, 1]])}
+    outputs = {"depth": torch.zeros(2, 1, 2), "parts": torch.zeros(2, 2, 2)}
+    packed = pack([depth, parts], targets)
+    assert presence([depth, parts], packed).tolist() == [[True, True], [False, True]]
+    expected = torch.tensor([[1.0, math.log(2)], [0.0, math.log(2)]])
+    torch.testing.assert_close(per_sample_losses([depth, parts], outputs, packed), expected)
+
+
+@pytest.mark.parametrize(
+    ("task", "target", "message"),
+    [
+        (A, torch.zeros(3), "expected 4 rows"),
+        (A, torch.zeros(4, 1), r"expected \(4,\)"),
+        (A, torch.full((4,), torch.inf), "infinite"),
+        (B, torch.full((4,), 2.0), "holds 2, expected integer classes 0 to 1"),
+        (B, torch.full((4,), 0.5), r"holds 0\.5"),
+        (C, torch.tensor([0, 1, 2, 3]), "holds 3, expected integer classes 0 to 2"),
+        (C, torch.tensor([0, 1, 2, -2]), "holds -2"),
+    ],
+)
+def test_check_refuses_what_is_no_label(task, target, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        task.check(target, 4)
+    assert repr(task.name) in str(caught.value)
+
+
+def test_check_refuses_other_types_and_takes_missing_labels():
+    with pytest.raises(TypeError, match=r"task 'c': target is torch\.float32"):
+        C.check(torch.zeros(4), 4)
+    with pytest.raises(TypeError, match="expected a torch.Tensor"):
+        A.check([1.0], 1)
+    _, targets = a_batch(8, 0, missing=0.5)
+    for task in (A, B, C, D):
+        task.check(targets[task.name], 8)
+
+
+def test_names_of_outputs_and_targets_must_match():
+    with pytest.raises(ValueError, match="task 'a': no target of that name, found 'b'"):
+        pack([A], {"b": torch.zeros(2)})
+    packed = pack([A], {"a": torch.zeros(2)})
+    with pytest.raises(ValueError, match="task 'a': no output of that name, found 'b'"):
+        per_sample_losses([A], {"b": torch.zeros(2)}, packed)
+    with pytest.raises(ValueError, match=r"task 'a': output has shape \(2, 2\), expected \(2,\)"):
+        per_sample_losses([A], {"a": torch.zeros(2, 2)}, packed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("t", "ranking"), "expected one of regression, binary, multiclass"),
+        (("t", "multiclass"), "at least 2"),
+        (("t", "multiclass", 1), "at least 2"),
+        (("t", "binary", 2), "takes none"),
+    ],
+)
+def test_a_task_checks_itself(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Task(*arguments)
+
+
+def test_tasks_need_names_of_their_own():
+    with pytest.raises(ValueError, match="each with its own name"):
+        check_tasks([A, A])
+    with pytest.raises(ValueError, match="at least one"):
+        check_tasks([])
+
+
+def test_metrics_on_cases_worked_out_by_hand():
+    found = B.metrics(torch.tensor([2.0, -1.0, 1.0, -3.0]), torch.tensor([1.0, 0.0, 0.0, math.nan]))
+    assert found == pytest.approx({"roc_auc": 1.0, "average_precision": 1.0, "accuracy": 2 / 3})
+    found = A.metrics(torch.tensor([1.0, 2.0, 9.0]), torch.tensor([0.0, 4.0, math.nan]))
+    assert found == pytest.approx({"rmse": math.sqrt(2.5), "mae": 1.5, "r2": 1 - 5 / 8})
+    assert C.metrics(torch.eye(3), torch.tensor([0, 2, -1])) == {"accuracy": 0.5}
+
+
+def test_an_undefined_metric_is_nan():
+    found = B.metrics(torch.tensor([2.0, -1.0]), torch.tensor([1.0, 1.0]))
+    assert math.isnan(found["roc_auc"])
+    assert math.isnan(found["average_precision"])
+    assert all(math.isnan(v) for v in A.metrics(torch.zeros(2), torch.full((2,), math.nan)).values())
+    assert all(math.isnan(v) for v in A.metrics(torch.full((2,), torch.inf), torch.zeros(2)).values())

@@ -1,0 +1,37 @@
+"""Every weighting trains: ``mtl.fit`` on the digits, two seeds and two short epochs."""
+
+import pytest
+import torch
+from methods import METHODS
+
+import mtlkit as mtl
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return mtl.datasets.load("digits", main=8, seed=0)
+
+
+def error(output, target):
+    """Share of wrong predictions on the meta batch, which is the whole meta split here."""
+    assert output.shape == (200, 1)
+    return ((output.squeeze(1) > 0) != (target > 0)).double().mean()
+
+
+OTHERWISE = {
+    "HydaLearn, metric": mtl.HydaLearn(metric=error, step=5.0),
+    "OrthogonalGradients": mtl.OrthogonalGradients(strength=0.01),  # ten tasks have 45 pairs
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_fit(name, digits):
+    weighting = OTHERWISE.get(name) or METHODS[name](10)
+    model = mtl.models.mlp(digits, hidden=(16,))
+    before = torch.get_rng_state()
+    runs = mtl.fit(model, digits, weighting, epochs=2, steps_per_epoch=3, seeds=2)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(value.isfinite().all() for value in runs.state.values())
+    curve = runs.frame.query("split == 'meta' and metric == 'loss' and task == 'is_8'").groupby("epoch")["value"].mean()
+    assert list(curve.index) == [0, 1, 2]
+    assert curve[2] < curve[1] < curve[0]

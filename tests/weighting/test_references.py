@@ -1,0 +1,298 @@
+"""Each method against an independent slow reference: loops over samples and tasks, in float64, over several steps."""
+
+import math
+
+import pytest
+import torch
+from methods import METHODS, worst_error
+from networks import LR, Network, Slow
+from runs import assert_close, fast_run, flat
+from torchjd import aggregation
+
+STEPS = 6  # two per epoch
+
+
+# A reference is a function of a Slow step that returns task weights (a list of T numbers) or sample
+# weights (a dict from (b, t)); what it remembers between steps are plain Python numbers.
+
+
+def softmax(values):
+    top = max(values)
+    parts = [math.exp(v - top) for v in values]
+    return [p / sum(parts) for p in parts]
+
+
+def share(values):
+    positive = [max(v, 0.0) for v in values]
+    return [p / sum(positive) if sum(positive) > 0 else 0.0 for p in positive]
+
+
+def uniform(at):
+    return [1 / at.T] * at.T
+
+
+def fixed(at):
+    return [0.5] + [0.25] * (at.T - 1)
+
+
+def random_weighting(at):
+    return softmax(at.noise)
+
+
+def uncertainty(at, scale=None):
+    factors = [0.5 if task.kind == "regression" else 1.0 for task in at.tasks]
+    scale = scale or 1 / at.T
+    return [scale * f * math.exp(-s) for f, s in zip(factors, at.learned, strict=True)]
+
+
+def revised_uncertainty(at):
+    return [1 / (2 * math.exp(s)) / at.T for s in at.learned]
+
+
+def dwa(temperature=2.0, paper=False):
+    history = []
+
+    def weigh(at):
+        while len(history) <= at.epoch:
+            history.append([[] for _ in range(at.T)])
+        ratios = []
+        for t in range(at.T):
+            last, earlier = (history[at.epoch - k][t] if at.epoch >= k else [] for k in (1, 2))
+            ratios.append(sum(last) / len(last) / (sum(earlier) / len(earlier)) if last and earlier else 1.0)
+            if at.n[t]:
+                history[at.epoch][t].append(at.L[t])
+        return [(at.T if paper else 1) * w for w in softmax([r / temperature for r in ratios])]
+
+    return weigh
+
+
+def adaptive(at):
+    return share(at.L)
+
+
+def slaw(beta=0.99, eps=1e-5, paper=False):
+    a, b = {}, {}
+
+    def weigh(at):
+        for t in range(at.T):
+            if at.n[t]:
+                a[t] = beta * a.get(t, 0) + (1 - beta) * at.L[t] ** 2
+                b[t] = beta * b.get(t, 0) + (1 - beta) * at.L[t]
+        spread = {t: max(eps, math.sqrt(max(a[t] - b[t] ** 2, 0))) for t in a}
+        total = sum(1 / s for s in spread.values())
+        return [(at.T if paper else 1) / spread[t] / total if t in spread else 0.0 for t in range(at.T)]
+
+    return weigh
+
+
+def log_se(paper=False):
+    def weigh(at):
+        if paper:
+            sums = [sum(at.loss(b, t).item() for b in at.labelled[t]) for t in range(at.T)]
+            # d/dθ of (N/2) ln S is N/(2S) dS/dθ, and dS/dθ is N dL/dθ
+            return [at.n[t] / (2 * s) * at.n[t] if s else 0.0 for t, s in enumerate(sums)]
+        return share([1 / loss if loss else 0.0 for loss in at.L])
+
+    return weigh
+
+
+def gradnorm(alpha=1.5, lr=0.025, paper=False):
+    first, w = {}, []
+
+    def weigh(at):
+        w[:] = w or [1.0] * at.T
+        used = [v if paper else v / at.T for v in w]
+        rows = [t for t in range(at.T) if at.n[t]]
+        if not rows:
+            return used
+        for t in rows:
+            first.setdefault(t, at.L[t])
+        norms = {t: at.g(t, at.last).norm().item() for t in rows}
+        progress = {t: at.L[t] / first[t] for t in rows}
+        mean_progress = sum(progress.values()) / len(rows)
+        mean_norm = sum(w[t] * norms[t] for t in rows) / len(rows)
+        for t in rows:
+            target = mean_norm * (progress[t] / mean_progress) ** alpha
+            leaf = torch.tensor(w[t], dtype=torch.float64, requires_grad=True)
+            (slope,) = torch.autograd.grad((leaf * norms[t] - target).abs(), leaf)
+            w[t] = max(w[t] - lr * slope.item(), 0.0)
+        w[:] = [at.T * v / sum(w) for v in w]
+        return used
+
+    return weigh
+
+
+def cosine(a, b):
+    return (a @ b / (a.norm() * b.norm())).item() if a.norm() > 0 and b.norm() > 0 else 0.0
+
+
+def gradient_cosine(weighted):
+    def weigh(at):
+        found = [cosine(at.g(t), at.g(0)) for t in range(at.T)]
+        weights = [max(c, 0.0) if weighted else float(c >= 0) for c in found]
+        return [1 / at.T, *(w / at.T for w in weights[1:])]
+
+    return weigh
+
+
+def olaux(every, beta, paper=False):
+    w, window = [], []
+
+    def weigh(at):
+        w[:] = w or [1.0] * at.T
+        used = [v if paper else v / at.T for v in w]
+        window.append([LR * (at.g(0) @ at.g(t)).item() for t in range(at.T)])
+        if len(window) == every:
+            for t in range(1, at.T):
+                w[t] += beta * sum(row[t] for row in window)
+            window.clear()
+        return used
+
+    return weigh
+
+
+def tartan(beta):
+    z = []
+
+    def weigh(at):
+        z[:] = z or [0.0] * at.T
+        used = softmax(z)
+        for t in range(at.T):
+            z[t] += beta * cosine(at.g(t), at.g_meta())
+        return used
+
+    return weigh
+
+
+def hydalearn(step=LR, meta=True, metric=None):
+    def value(at):
+        if metric is None:
+            return at.main_mean(meta).item()
+        rows = [b for b in range(at.network.x_meta.shape[1]) if at.loss(b, 0, True) is not None]
+        outputs = torch.stack([at.output(at.network.x_meta[at.step, b], 0) for b in rows])
+        return metric(outputs.detach(), at.network.y_meta["t0"][at.step, rows])
+
+    def weigh(at):
+        gains = []
+        for t in range(at.T):
+            fake = at.after(at.total({(b, t): 1 / at.n[t] for b in at.labelled[t]}), step)
+            gains.append(value(at) - value(fake))
+        return share(gains) if max(gains) > 0 else [1.0] + [0.0] * (at.T - 1)
+
+    return weigh
+
+
+def slgrad(lookahead=0.0):
+    current = []
+
+    def weigh(at):
+        current[:] = current or [1 / at.T] * at.T
+        ahead = at.after(at.total(at.by_sample(current)), lookahead) if lookahead else at
+        direction = ahead.g_meta()
+        pairs = [(b, t) for t in range(at.T) for b in at.labelled[t]]
+        found = share([(at.flat(ahead.slope(ahead.loss(b, t))) @ direction).item() for b, t in pairs])
+        weights = dict(zip(pairs, found, strict=True))
+        current[:] = [sum(w for (_, u), w in weights.items() if u == t) for t in range(at.T)]
+        return weights
+
+    return weigh
+
+
+def library(weighting):
+    def weigh(at):
+        jacobian = torch.stack([at.g(t) for t in range(at.T)])
+        return weighting(jacobian @ jacobian.T).tolist()
+
+    return weigh
+
+
+REFERENCES = {
+    "Uniform": lambda: uniform,
+    "Fixed": lambda: fixed,
+    "RandomWeighting": lambda: random_weighting,
+    "Uncertainty": lambda: uncertainty,
+    "Uncertainty, paper": lambda: lambda at: uncertainty(at, 1.0),
+    "RevisedUncertainty": lambda: revised_uncertainty,
+    "DWA": dwa,
+    "DWA, paper": lambda: dwa(0.5, paper=True),
+    "AdaptiveWeights": lambda: adaptive,
+    "SLAW": slaw,
+    "SLAW, paper": lambda: slaw(0.5, 1e-3, paper=True),
+    "LogSE": log_se,
+    "LogSE, paper": lambda: log_se(paper=True),
+    "GradNorm": gradnorm,
+    "GradNorm, paper": lambda: gradnorm(0.7, 0.3, paper=True),
+    "GradientCosine": lambda: gradient_cosine(False),
+    "GradientCosine, weighted": lambda: gradient_cosine(True),
+    "OLAux": lambda: olaux(2, 5.0),
+    "OLAux, paper": lambda: olaux(3, 50.0, paper=True),
+    "MetaTartan": lambda: tartan(0.5),
+    "HydaLearn": hydalearn,
+    "HydaLearn, batch": lambda: hydalearn(0.5, meta=False),
+    "HydaLearn, metric": lambda: hydalearn(2.0, metric=worst_error),
+    "SLGrad": slgrad,
+    "SLGrad, look-ahead": lambda: slgrad(0.3),
+    "OrthogonalGradients": lambda: uniform,
+    "MGDA": lambda: library(aggregation.MGDAWeighting()),
+    "CAGrad": lambda: library(aggregation.CAGradWeighting(c=0.5)),
+    "UPGrad": lambda: library(aggregation.UPGradWeighting()),
+    "IMTL-G": lambda: library(aggregation.IMTLGWeighting()),
+    "Aligned-MTL": lambda: library(aggregation.AlignedMTLWeighting()),
+}
+
+
+def slow_run(name, network, n_steps):
+    """Per step: sample weights, gradients by name, and the gradient of what is learned; plain SGD in between."""
+    weigh = REFERENCES[name]()
+    parameters = network.parameters
+    learned = [0.0] * len(network.tasks)
+    for k in range(n_steps):
+        at = Slow(network, parameters, k, epoch=k // 2, learned=learned)
+        weights = weigh(at)
+        by_task = None if isinstance(weights, dict) else weights
+        weights = at.by_sample(weights) if by_task else weights
+        gradients = at.total(weights)
+        if name == "OrthogonalGradients":
+            rows = [at.g(t, create_graph=True) for t in range(at.T)]
+            pairs = [(s, t) for t in range(at.T) for s in range(t) if at.n[s] and at.n[t]]
+            penalty = sum((rows[s] @ rows[t] / (rows[s].norm() * rows[t].norm())) ** 2 for s, t in pairs)
+            if pairs:
+                more = at.slope(0.3 * penalty)
+                gradients = {key: value + more[key] for key, value in gradients.items()}
+        slope = [0.0] * at.T
+        for t in range(at.T):
+            scale = 1 if "paper" in name else 1 / at.T
+            if at.n[t] and name.startswith("Uncertainty"):
+                slope[t] = -by_task[t] * at.L[t] + scale / 2
+            if at.n[t] and name == "RevisedUncertainty":
+                variance = math.exp(learned[t])
+                slope[t] = -by_task[t] * at.L[t] + scale * variance / (1 + variance)
+        yield at, weights, gradients, slope
+        parameters = {key: p.detach() - LR * gradients[key].detach() for key, p in parameters.items()}
+        learned = [s - LR * ds for s, ds in zip(learned, slope, strict=True)]
+
+
+def table(at, weights):
+    """Sample weights (B, T) from a dict."""
+    found = torch.zeros(at.B, at.T, dtype=torch.float64)
+    for (b, t), weight in weights.items():
+        found[b, t] = weight
+    return found
+
+
+@pytest.mark.parametrize(("n_tasks", "stacked"), [(1, True), (2, True), (3, False), (6, True)])
+@pytest.mark.parametrize("name", REFERENCES)
+def test_equals_slow_reference_over_several_steps(name, n_tasks, stacked):
+    networks = [Network(10 * n_tasks + s, n_tasks, STEPS) for s in range(2 if stacked else 1)]
+    tolerance = 1e-6 if name == "CAGrad" else 1e-8  # an interior point solver stops short of that
+    slow = [slow_run(name, network, STEPS) for network in networks]
+    for taken, gradients, learned in fast_run(METHODS[name](n_tasks), networks, STEPS, stacked):
+        for s, run in enumerate(slow):
+            at, weights, expected, slope = next(run)
+            pick = s if stacked else ...
+            found = taken.weights[pick]
+            found = found if found.ndim == 2 else table(at, at.by_sample(found.tolist()))
+            assert_close(found, table(at, weights), tolerance)
+            assert_close(flat({n: g[pick] for n, g in gradients.items()}), flat(expected), tolerance)
+            if learned is not None:
+                assert_close(learned[pick], torch.tensor(slope, dtype=torch.float64), tolerance)
