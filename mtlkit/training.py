@@ -113,7 +113,9 @@ def fit(
         def one(p: dict[str, Tensor], b: dict[str, Tensor], x: Tensor, y: dict[str, Tensor]) -> Tensor:
             return per_sample_losses(data.tasks, functional_call(template, (p, b), (x,)), y)
 
-        return torch.vmap(one)({**parameters, **own}, buffers, batch.x, batch.y)
+        copies = len(batch.x) // len(seeds)
+        tiled = {name: value.repeat(copies, *[1] * (value.ndim - 1)) for name, value in buffers.items()}
+        return torch.vmap(one)({**parameters, **own}, tiled if copies > 1 else buffers, batch.x, batch.y)
 
     def main_output(batch: Split, own: dict[str, Tensor]) -> Tensor:
         def one(p: dict[str, Tensor], b: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -160,6 +162,10 @@ def fit(
 
     evaluate()
     for epoch in progress(range(1, epochs + 1), f"{label} on {data.name}"):
+        if data.train_at is not None:
+            splits["train"] = _stack([draw.train_at(epoch) for draw in draws], data.tasks, device, dtype)
+            if isinstance(weighting, Merging):
+                branches.data = splits["train"]
         if isinstance(weighting, Merging):
             merged = weighting.epoch(branches.epoch(parameters), state)
             state = merged.state
@@ -258,8 +264,8 @@ def _target(split: Split, task: Task) -> Tensor:
 
 
 def _take(split: Split, rows: Tensor) -> Split:
-    """Rows (S, B) of a stacked split."""
-    seed = torch.arange(len(rows), device=rows.device)[:, None]
+    """Rows (S, B) of a stacked split, or rows (K S, B) that go through its seeds K times."""
+    seed = torch.arange(len(rows), device=rows.device)[:, None] % len(split.rows)
     return _map(lambda tensor: tensor[seed, rows], split)
 
 

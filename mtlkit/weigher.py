@@ -96,7 +96,7 @@ class Weigher:
         self._device = first.device
         self._shared = _names(model, shared, "shared")
         self._last = None if last is None else _names(model, last, "last")
-        like = torch.zeros((), dtype=torch.promote_types(first.dtype, torch.float32), device=first.device)
+        self._like = like = first.new_zeros((), dtype=torch.promote_types(first.dtype, torch.float32))
         self._state = weighting.init(len(self.tasks), like)
         learned = weighting.learn(len(self.tasks), like)
         self._learned = None if learned is None else nn.Parameter(learned)
@@ -165,7 +165,7 @@ class Weigher:
         )
         given = {"present": presence(self.tasks, targets), "learned": self._learned, "regression": self._regression}
         if "noise" in self.weighting.reads:
-            given["noise"] = torch.randn(len(self.tasks), generator=self._generator).to(self._device)
+            given["noise"] = torch.randn(len(self.tasks), generator=self._generator).to(self._like)
         if "epoch" in self.weighting.reads:
             given["epoch"] = torch.tensor(epoch, device=self._device)
         with torch.autocast(self._device.type, enabled=False):

@@ -223,6 +223,7 @@ def test_score_sees_labelled_samples_only():
     assert given.tolist() == [[0, 1], [4, 5]]
     assert target.tolist() == [1, 0]
     assert score(metric, task, output, torch.tensor([-1, -1, -1])).item() == 0
+    assert score(metric, task, torch.full((3, 2), torch.inf), torch.tensor([1, -1, 0])).isnan()
     assert len(seen) == 1
     with pytest.raises(ValueError, match=r"task 'kind': the metric returned shape \(2,\)"):
         score(lambda o, t: o[:, 0], task, output, torch.tensor([1, -1, 0]))

@@ -65,13 +65,25 @@ class Recorder(nn.Module):
         return x * self.masks[-1]
 
 
+class Opaque(torch.autograd.Function):
+    """The identity, without forward mode (as the float32 kernel of ``nn.LSTM``)."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
 class Recurrent(nn.Module):
     def __init__(self):
         super().__init__()
         self.norm, self.lstm, self.drop = nn.BatchNorm1d(4), nn.LSTM(3, 6, batch_first=True), Recorder()
 
     def forward(self, x):
-        return self.lstm(self.drop(self.norm(x)))[0][:, -1]
+        return Opaque.apply(self.lstm(self.drop(self.norm(x)))[0][:, -1])
 
 
 class LastStep(nn.Module):
@@ -194,6 +206,45 @@ def test_slgrad_equals_the_double_loop(seed, missing):
     if missing:
         assert weigh.weights[0, 0] == weigh.weights[1, 1] == 0
         assert (weigh.weights[:3, 2] == 0).all()
+
+
+def mean_of(losses, t):
+    own = [loss for (_, s), loss in losses.items() if s == t]
+    return sum(own) / len(own)
+
+
+@pytest.mark.parametrize("step", [None, 0.02])
+@pytest.mark.parametrize("on", ["meta", "batch"])
+@pytest.mark.parametrize("metric", [None, lambda output, target: (output[:, 0] - target).abs().mean().item()])
+def test_hydalearn_equals_one_fake_step_after_the_other(step, on, metric):
+    model = build(seed=4)
+    x, y = batch(8, missing=True)
+    meta = x[:5], {"price": y["price"][:5]}
+    x_score, y_score = meta if on == "meta" else (x, y)
+    labelled = ~y_score["price"].isnan()
+
+    def score(own):
+        if metric is None:
+            return mean_of(losses_of(own, x_score, y_score, TASKS[:1]), 0).item()
+        return metric(own(x_score)["price"][labelled], y_score["price"][labelled])
+
+    gains = []
+    for t in range(3):
+        fake = copy.deepcopy(model)
+        mean_of(losses_of(fake, x, y), t).backward()
+        torch.optim.SGD(fake.parameters(), lr=step or 0.1).step()
+        gains.append(max(score(model) - score(fake), 0))
+    weigh = weigher(model, mtl.HydaLearn(step, on, metric))
+    weigh(x, y, meta=meta)
+    assert sum(gains) > 0
+    torch.testing.assert_close(weigh.weights, torch.tensor(gains).double() / sum(gains))
+
+
+def test_learned_weights_know_the_kinds_of_the_tasks():
+    weigh = weigher(build(), mtl.Uncertainty())
+    weigh(*batch()).backward()
+    torch.testing.assert_close(weigh.weights, torch.tensor([0.5, 1.0, 1.0]).double() / 3)
+    assert weigh.parameters()[0].grad.all()
 
 
 def test_uniform_is_plain_training_to_the_last_bit():
@@ -327,6 +378,21 @@ def test_recurrent_layers(kind):
     assert_slgrad(model, *batch(6, shape=(4, 3), missing=True), batch(4, 1, shape=(4, 3)))
 
 
+def test_an_lstm_in_float32_has_no_forward_mode_and_is_differentiated_twice():
+    exact = build(nn.LSTM(3, 6, batch_first=True), LastStep())
+    model = copy.deepcopy(exact).float()
+    weigh = weigher(model, mtl.SLGrad())
+    single = [batch(n, seed, missing=True, dtype=torch.float32, shape=(4, 3)) for n, seed in ((6, 0), (4, 1))]
+    weigh(*single[0], meta=single[1]).backward()
+    train, meta = ((x.double(), {k: v.double() if k == "price" else v for k, v in y.items()}) for x, y in single)
+    weights, gradients = slow_slgrad(
+        exact, losses_of(exact, *train), losses_of(exact, *meta), list(exact.trunk.parameters())
+    )
+    torch.testing.assert_close(weigh.weights.double(), weights, rtol=1e-3, atol=1e-5)
+    for own, expected in zip(model.parameters(), gradients, strict=True):
+        torch.testing.assert_close(own.grad.double(), expected, rtol=1e-3, atol=1e-5)
+
+
 def test_recurrent_layer_with_dropout_uses_one_mask():
     model = build(Recurrent())
     model.trunk[0].norm = nn.Identity()
@@ -424,6 +490,14 @@ def test_tied_weights(shared):
     model = Tied()
     assert_slgrad(model, *batch(), batch(6, 1), shared=shared, tasks=TASKS[:2])
     assert model.trunk[0].weight.grad is model.price.weight.grad
+    found = []
+    for part in (model.trunk, ["trunk.0.weight", "trunk.0.bias"], ["price.weight", "trunk.0.bias"], ["trunk.0.bias"]):
+        weigh = mtl.Weigher(model, TASKS[:2], mtl.SLGrad(), shared=part)
+        weigh(*batch(), meta=batch(6, 1))
+        found.append(weigh.weights)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    assert not torch.allclose(found[0], found[3])
 
 
 class Loose(nn.Module):
@@ -737,6 +811,7 @@ def test_random_weights_follow_the_seed_alone():
         weigh = weigher(model, mtl.RandomWeighting(), seed=seed)
         weigh(*batch())
         found.append(weigh.weights)
+        assert weigh.weights.dtype == torch.float64
         weigh(*batch())
         assert not torch.equal(weigh.weights, found[-1])
     assert torch.equal(found[0], found[1])

@@ -15,7 +15,8 @@ from mtlkit.datasets.mnist import FOLDERS, overlaid
 from mtlkit.datasets.nyuv2 import nyuv2
 from mtlkit.datasets.overlay import multi_digits
 from mtlkit.datasets.synthetic import toy_regression
-from mtlkit.datasets.tabular import adult, from_frame, parkinsons
+from mtlkit.datasets.tabular import from_frame
+from mtlkit.datasets.uci import adult, parkinsons
 
 __all__ = ["Card", "Dataset", "Split", "from_frame", "load", "names", "needs"]
 

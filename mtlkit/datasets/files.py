@@ -151,7 +151,7 @@ def _download(name: str, cache: Path) -> Path:
             f"{file.address}{' (a member of that archive)' if file.archive_md5 else ''}, expected SHA-256 "
             f"{file.sha256}, and put it at {cache / name}, or set MTLKIT_DATA to a folder that holds {name}. "
             f"The download said: {error}"
-        ) from error
+        ) from None
 
 
 def _with_progress(url: str, output_file: str, pooch_: pooch.Pooch | None) -> None:

@@ -1,21 +1,16 @@
-"""Tables: any pandas frame, UCI Adult, UCI Parkinsons telemonitoring."""
+"""Tables: any pandas frame as a data set, fitted to its training split."""
 
 from __future__ import annotations
 
-import functools
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from mtlkit.datasets import files
-from mtlkit.datasets.base import Dataset, Split, check_share, check_sizes, choose, main_first
-from mtlkit.datasets.noise import flip_labels, with_main_labels
+from mtlkit.datasets.base import Dataset, Split, check_share, check_sizes
 from mtlkit.tasks import KINDS, Task
 
 
@@ -78,8 +73,8 @@ def from_frame(
     check_share("meta", meta)
     check_share("test", test)
     inputs = frame.drop(columns=[*targets, *drop, *grouping])
-    table = _Table.of(inputs, {t: frame[t] for t in targets}, kinds or {}, categorical)
-    numbers = None if groups is None else _group_numbers(frame[groups])
+    table = Table.of(inputs, {t: frame[t] for t in targets}, kinds or {}, categorical)
+    numbers = None if groups is None else group_numbers(frame[groups])
     available = len(frame) if groups is None else int(numbers.max()) + 1
     n_meta, n_test = round(meta * available), round(test * available)
     check_sizes(available - 1, meta=n_meta, test=n_test)
@@ -93,82 +88,6 @@ def from_frame(
         return replace(table.dataset(name, *rows), source=source, licence=licence, redraw=draw)
 
     return draw(seed)
-
-
-def adult(
-    *,
-    main: str = "income",
-    label_noise: float = 0.0,
-    noise: str = "flip",
-    n_meta: int = 2000,
-    seed: int = 0,
-) -> Dataset:
-    """UCI Adult, three binary tasks: ``income`` (over 50K), ``never_married``, ``education`` (some college or more).
-
-    The columns that say so (marital status and both education columns) are no inputs; note that
-    ``relationship``, which stays, still tells most of the marital status. Missing entries ("?")
-    have code 0, see :func:`from_frame`. Each seed draws the meta split from the 32,561 training
-    rows; the test split is the 16,281 published test rows, numbered from 32,561 on. The files hold
-    some identical rows, which are kept.
-
-    Args:
-        main: the main task.
-        label_noise: share of the main task's training labels that is chosen to be made wrong,
-            exactly ``round(share * n_train)`` of them.
-        noise: see :func:`mtlkit.datasets.noise.flip_labels`; a label that ``"background"`` leaves
-            as it is does not count as noisy.
-
-    Raises:
-        ValueError: a share outside [0, 1], an unknown task or ``noise``, an empty split, a damaged file.
-        FileNotFoundError: a file that is not there and could not be downloaded.
-    """
-    check_share("label_noise", label_noise)
-    order = main_first(("income", "never_married", "education"), main)
-    table, n_published = _adult(*(files.fetch(name) for name in files.needed("adult")))
-    check_sizes(n_published - 1, n_meta=n_meta)
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randperm(n_published, generator=generator)
-    n_train = n_published - n_meta
-    data = table.dataset("adult", drawn[:n_train], drawn[n_train:], torch.arange(n_published, table.rows)).only(order)
-    chosen = choose(n_train, label_noise, generator)
-    return replace(
-        data,
-        train=with_main_labels(data.train, flip_labels(data.train.y[main], chosen, noise)),
-        source="UCI Adult (Becker and Kohavi 1996)",
-        licence="CC BY 4.0",
-    )
-
-
-def parkinsons(
-    *,
-    main: str = "motor_UPDRS",
-    meta_subjects: int = 8,
-    test_subjects: int = 10,
-    seed: int = 0,
-) -> Dataset:
-    """UCI Parkinsons telemonitoring: regress ``motor_UPDRS`` and ``total_UPDRS`` on 19 inputs.
-
-    Inputs are age, sex, time since recruitment and 16 voice measures. No subject is in two splits:
-    each seed draws ``test_subjects`` and ``meta_subjects`` of the 42 and trains on the others.
-    Split sizes are the same for every seed, see :func:`from_frame`. Inputs and targets are
-    standardised by the training split.
-
-    Args:
-        main: the main task.
-
-    Raises:
-        ValueError: an unknown task, an empty split, a damaged file.
-        FileNotFoundError: a file that is not there and could not be downloaded.
-    """
-    order = main_first(("motor_UPDRS", "total_UPDRS"), main)
-    table, subjects = _parkinsons(files.fetch(_PARKINSONS))
-    check_sizes(int(subjects.max()), meta_subjects=meta_subjects, test_subjects=test_subjects)
-    rows = grouped_rows(subjects, meta_subjects, test_subjects, torch.Generator().manual_seed(seed))
-    return replace(
-        table.dataset("parkinsons", *rows).only(order),
-        source="UCI Parkinsons Telemonitoring (Tsanas and Little 2009)",
-        licence="CC BY 4.0",
-    )
 
 
 def grouped_rows(groups: Tensor, n_meta: int, n_test: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -194,13 +113,16 @@ def grouped_rows(groups: Tensor, n_meta: int, n_test: int, generator: torch.Gene
 
 
 @dataclass(frozen=True)
-class _Table:
+class Table:
     """A frame as tensors, before anything is fitted to a training split.
 
     Attributes:
         numbers: (N, F) numeric inputs, NaN where missing.
         codes: (N, C) categorical inputs, 0 where missing.
         sizes: number of codes of each categorical input.
+        tasks: the tasks, main one first.
+        targets: task name to (N,) labels, not standardised.
+        classes: task name to the names of its classes, where it has any.
     """
 
     numbers: Tensor
@@ -217,7 +139,8 @@ class _Table:
         targets: Mapping[str, pd.Series],
         kinds: Mapping[str, str],
         categorical: Sequence[str] = (),
-    ) -> _Table:
+    ) -> Table:
+        """Encode input and target columns; see :func:`from_frame`."""
         for column in kinds:
             if column not in targets:
                 raise ValueError(f"kinds names {column!r}, expected one of the targets {', '.join(targets)}")
@@ -242,6 +165,7 @@ class _Table:
 
     @property
     def rows(self) -> int:
+        """Number of rows."""
         return len(self.numbers)
 
     def dataset(self, name: str, train: Tensor, meta: Tensor, test: Tensor) -> Dataset:
@@ -353,49 +277,12 @@ def _target(name: str, column: pd.Series, kind: str | None) -> tuple[Task, Tenso
     return Task(name, kind, n_classes=len(values)), codes, classes
 
 
-def _group_numbers(column: pd.Series) -> Tensor:
+def group_numbers(column: pd.Series) -> Tensor:
+    """The group of each row as a number from 0, in order of appearance.
+
+    Raises:
+        ValueError: a missing group.
+    """
     if column.isna().any():
         raise ValueError(f"group column {column.name!r} has missing values, expected a group for every row")
     return torch.from_numpy(pd.factorize(column)[0].astype(np.int64))
-
-
-_ADULT = [
-    "age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation", "relationship",
-    "race", "sex", "capital-gain", "capital-loss", "hours-per-week", "native-country", "income",
-]  # fmt: skip
-_PARKINSONS = "parkinsons-telemonitoring/parkinsons_updrs.data"
-
-
-@functools.lru_cache(maxsize=1)
-def _adult(train: Path, test: Path) -> tuple[_Table, int]:
-    """The table of both files, one after the other, and the number of training rows."""
-    parts = [
-        pd.read_csv(
-            io.BytesIO(files.read(name, path)),
-            names=_ADULT,
-            skipinitialspace=True,
-            na_values="?",
-            comment="|",
-            skip_blank_lines=True,
-        )
-        for name, path in zip(files.needed("adult"), (train, test), strict=True)
-    ]
-    frame = pd.concat(parts, ignore_index=True)
-    targets = {
-        "income": frame["income"].str.startswith(">50K"),
-        "never_married": frame["marital-status"] == "Never-married",
-        "education": frame["education-num"] >= 10,
-    }
-    inputs = frame.drop(columns=["income", "marital-status", "education", "education-num"])
-    table = _Table.of(inputs, targets, {})
-    names = {"income": ("<=50K", ">50K"), "never_married": ("other", "never married")}
-    return replace(table, classes={**names, "education": ("no college", "some college or more")}), len(parts[0])
-
-
-@functools.lru_cache(maxsize=1)
-def _parkinsons(path: Path) -> tuple[_Table, Tensor]:
-    """The table and the subject (from 0) of each row."""
-    frame = pd.read_csv(io.BytesIO(files.read(_PARKINSONS, path)))
-    names = ("motor_UPDRS", "total_UPDRS")
-    inputs = frame.drop(columns=["subject#", *names])
-    return _Table.of(inputs, {name: frame[name] for name in names}, {}), _group_numbers(frame["subject#"])

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from mtlkit.datasets import Split
 from mtlkit.merging._base import Epoch, steps_of
-from mtlkit.signals import Params, mean_losses
+from mtlkit.signals import Params
 from mtlkit.tasks import Task, presence
+from mtlkit.weighting import per_sample
 
 META_ROWS = 1024
 
@@ -23,10 +24,10 @@ class Branches:
     whole training split, whether or not they carry its tasks' labels.
 
     Args:
-        losses: a batch (S, B) and parameters (S, *) to per-sample losses (S, B, T).
-        main_loss: the same to the main task's mean loss (S,).
+        losses: a batch (K S, B) and parameters (K S, *) to per-sample losses (K S, B, T).
+        main_loss: a batch (S, B) and parameters (S, *) to the main task's mean loss (S,).
         main_score: the same to the main task's metric (S,), to be lowered; ``main_loss`` when None.
-        take: a split (S, N) and row numbers (S, B) to the batch (S, B).
+        take: a split (S, N) and row numbers (K S, B) to the batch (K S, B).
         splits: stacked over seeds, targets packed.
         steps: optimiser steps of one pass.
         batch_size: B, rows per step.
@@ -51,13 +52,14 @@ class Branches:
         stacked: bool,
     ) -> None:
         self.losses, self.take, self.n_tasks = losses, take, len(tasks)
-        self.present = torch.vmap(lambda y: presence(tasks, y))
-        self.data, self.steps, self.batch_size = splits["train"], steps, batch_size
+        present = torch.vmap(lambda y: presence(tasks, y))
+        self.data, self.labels = splits["train"], present(splits["train"].y)
+        self.steps, self.batch_size = steps, batch_size
         self.optimizer, self.generators, self.stacked = optimizer, generators, stacked
         meta = splits["meta"]
         rows = torch.arange(meta.rows.shape[1], device=meta.rows.device).expand(meta.rows.shape)
         parts = [take(meta, part) for part in rows.split(META_ROWS, dim=1)]
-        labelled = torch.stack([self.present(part.y)[..., 0].sum(-1) for part in parts]).double()
+        labelled = torch.stack([present(part.y)[..., 0].sum(-1) for part in parts]).double()
         shares = labelled / labelled.sum(0).clamp(min=1)
         self.meta = [_part(main_loss, part, share) for part, share in zip(parts, shares, strict=True)]
         self.score = None if main_score is None else functools.partial(main_score, meta)
@@ -88,23 +90,28 @@ class Branches:
         if keep is None or keep != self.last:
             self.groups = [self._group({name: value[part] for name, value in start.items()}) for part in parts]
         self.last = keep
-        objective = torch.vmap(self._objective)
         for part, (leaves, optimizer) in zip(parts, self.groups, strict=True):
             with torch.no_grad():
                 for name, leaf in leaves.items():
-                    leaf.copy_(start[name][part])
+                    leaf.copy_(start[name][part].flatten(0, 1))
             for step in range(steps):
                 optimizer.zero_grad()
-                objective(leaves, rows[part, :, step], weights[part]).sum().backward()
+                self._loss(leaves, rows[part, :, step], weights[part]).backward()
                 optimizer.step()
-        return {name: torch.cat([leaves[name].detach() for leaves, _ in self.groups]) for name in start}
+        return {
+            name: torch.cat([leaves[name].detach() for leaves, _ in self.groups]).view(value.shape)
+            for name, value in start.items()
+        }
 
-    def _objective(self, own: Params, rows: Tensor, weights: Tensor) -> Tensor:
-        batch = self.take(self.data, rows)
-        return (weights * mean_losses(self.losses(batch, own), self.present(batch.y))).sum(-1)
+    def _loss(self, leaves: Params, rows: Tensor, weights: Tensor) -> Tensor:
+        """Sum of all branches' weighted losses, (): leaves (K S, *), rows (K, S, B), weights (K, S, T)."""
+        seed = torch.arange(rows.shape[1], device=rows.device)[:, None]
+        by_sample = per_sample(weights, self.labels[seed, rows])
+        losses = self.losses(self.take(self.data, rows.flatten(0, 1)), leaves)
+        return (by_sample * losses.view(by_sample.shape)).sum()
 
     def _group(self, start: Params) -> tuple[Params, torch.optim.Optimizer]:
-        leaves = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
+        leaves = {name: value.detach().flatten(0, 1).clone().requires_grad_() for name, value in start.items()}
         return leaves, self.optimizer(list(leaves.values()))
 
     def _rows(self, n_branches: int, share: float, steps: int) -> Tensor:

@@ -89,7 +89,7 @@ def test_what_can_be_wrong(root, tmp_path):
     with pytest.raises(ValueError, match="nyuv2, test split: task 'segmentation': target holds 13"):
         load("nyuv2", root=root, n_meta=2)
     np.save(label, kept[:2])
-    with pytest.raises(ValueError, match=r"1.npy has shape \\(2, 5\\), expected \\(4, 5\\)"):
+    with pytest.raises(ValueError, match=r"1.npy has shape \(2, 5\), expected \(4, 5\)"):
         load("nyuv2", root=root, n_meta=2)
     np.save(label, np.array([None]), allow_pickle=True)
     with pytest.raises(ValueError, match="allow_pickle=False"):

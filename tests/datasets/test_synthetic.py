@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from mtlkit import Uniform, fit, models
 from mtlkit.datasets import load
 from mtlkit.datasets.synthetic import N_INPUTS
 
@@ -82,6 +83,26 @@ def _simulated(main: float, auxiliary: float) -> float:
     second = correlation * first + np.sqrt(1 - correlation**2) * second
     scales = np.sqrt(N_INPUTS * (1 + np.array([main, auxiliary])))
     return np.corrcoef(np.abs(np.tanh(scales[0] * first)), np.abs(np.tanh(scales[1] * second)))[0, 1]
+
+
+def test_training_sees_the_drift():
+    """With a learning rate of zero the recorded training loss changes with the targets alone."""
+    data = load("toy_regression", distance=0, drift_to=5.0, drift_epochs=(1, 3), n_train=100, n_meta=20, n_test=20)
+    model = models.mlp(data, hidden=(4,))
+    runs = fit(model, data, Uniform(), epochs=3, batch_size=50, lr=0.0, seeds=[2], dtype=torch.float64)
+    frame = runs.frame[(runs.frame["split"] == "train") & (runs.frame["metric"] == "loss")]
+    found = frame.pivot_table(index="epoch", columns="task", values="value")
+    model = model.double()
+    model.load_state_dict(runs.state_dict(2))
+    draw = data.resample(2)
+    outputs = model(draw.train.x)
+    for epoch in range(4):
+        targets = draw.train_at(epoch).y
+        for task in ("main", "auxiliary"):
+            expected = (outputs[task][:, 0] - targets[task]).square().mean().item()
+            assert found.loc[epoch, task] == pytest.approx(expected)
+    assert found["main"].nunique() == 1
+    assert abs(found.loc[3, "auxiliary"] - found.loc[1, "auxiliary"]) > 1e-4
 
 
 @pytest.mark.parametrize(

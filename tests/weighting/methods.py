@@ -44,7 +44,7 @@ METHODS = {
     "DWA, paper": Method(lambda n: mtl.DWA(temperature=0.5, paper_scale=True), "T"),
     "AdaptiveWeights": Method(lambda n: mtl.AdaptiveWeights(), "one or zero"),
     "SLAW": Method(lambda n: mtl.SLAW(), "one or zero"),
-    "SLAW, paper": Method(lambda n: mtl.SLAW(beta=0.5, eps=1e-3, paper_scale=True), "T or zero"),
+    "SLAW, paper": Method(lambda n: mtl.SLAW(beta=0.5, eps=0.3, paper_scale=True), "T or zero"),
     "LogSE": Method(lambda n: mtl.LogSE(), "one or zero"),
     "LogSE, paper": Method(lambda n: mtl.LogSE(paper_scale=True), "free", duplicates=False),
     "GradNorm": Method(lambda n: mtl.GradNorm()),

@@ -217,7 +217,7 @@ REFERENCES = {
     "DWA, paper": lambda: dwa(0.5, paper=True),
     "AdaptiveWeights": lambda: adaptive,
     "SLAW": slaw,
-    "SLAW, paper": lambda: slaw(0.5, 1e-3, paper=True),
+    "SLAW, paper": lambda: slaw(0.5, 0.3, paper=True),
     "LogSE": log_se,
     "LogSE, paper": lambda: log_se(paper=True),
     "GradNorm": gradnorm,
@@ -242,7 +242,7 @@ REFERENCES = {
 
 
 def slow_run(name, network, n_steps):
-    """Per step: sample weights, gradients by name, and the gradient of what is learned; plain SGD in between."""
+    """Per step: sample weights, objective, its gradients by name and for what is learned; plain SGD in between."""
     weigh = REFERENCES[name]()
     parameters = network.parameters
     learned = [0.0] * len(network.tasks)
@@ -252,22 +252,26 @@ def slow_run(name, network, n_steps):
         by_task = None if isinstance(weights, dict) else weights
         weights = at.by_sample(weights) if by_task else weights
         gradients = at.total(weights)
+        objective = sum(w * at.loss(b, t).item() for (b, t), w in weights.items())
         if name == "OrthogonalGradients":
             rows = [at.g(t, create_graph=True) for t in range(at.T)]
             pairs = [(s, t) for t in range(at.T) for s in range(t) if at.n[s] and at.n[t]]
             penalty = sum((rows[s] @ rows[t] / (rows[s].norm() * rows[t].norm())) ** 2 for s, t in pairs)
             if pairs:
+                objective += 0.3 * penalty.item()
                 more = at.slope(0.3 * penalty)
                 gradients = {key: value + more[key] for key, value in gradients.items()}
         slope = [0.0] * at.T
         for t in range(at.T):
             scale = 1 if "paper" in name else 1 / at.T
             if at.n[t] and name.startswith("Uncertainty"):
+                objective += scale * learned[t] / 2
                 slope[t] = -by_task[t] * at.L[t] + scale / 2
             if at.n[t] and name == "RevisedUncertainty":
                 variance = math.exp(learned[t])
+                objective += scale * math.log(1 + variance)
                 slope[t] = -by_task[t] * at.L[t] + scale * variance / (1 + variance)
-        yield at, weights, gradients, slope
+        yield at, weights, objective, gradients, slope
         parameters = {key: p.detach() - LR * gradients[key].detach() for key, p in parameters.items()}
         learned = [s - LR * ds for s, ds in zip(learned, slope, strict=True)]
 
@@ -280,7 +284,7 @@ def table(at, weights):
     return found
 
 
-@pytest.mark.parametrize(("n_tasks", "stacked"), [(1, True), (2, True), (3, False), (6, True)])
+@pytest.mark.parametrize(("n_tasks", "stacked"), [(1, True), (3, False), (6, True)])
 @pytest.mark.parametrize("name", REFERENCES)
 def test_equals_slow_reference_over_several_steps(name, n_tasks, stacked):
     networks = [Network(10 * n_tasks + s, n_tasks, STEPS) for s in range(2 if stacked else 1)]
@@ -288,11 +292,12 @@ def test_equals_slow_reference_over_several_steps(name, n_tasks, stacked):
     slow = [slow_run(name, network, STEPS) for network in networks]
     for taken, gradients, learned in fast_run(METHODS[name](n_tasks), networks, STEPS, stacked):
         for s, run in enumerate(slow):
-            at, weights, expected, slope = next(run)
+            at, weights, objective, expected, slope = next(run)
             pick = s if stacked else ...
             found = taken.weights[pick]
             found = found if found.ndim == 2 else table(at, at.by_sample(found.tolist()))
             assert_close(found, table(at, weights), tolerance)
+            assert_close(taken.objective[pick], torch.tensor(objective, dtype=torch.float64), tolerance)
             assert_close(flat({n: g[pick] for n, g in gradients.items()}), flat(expected), tolerance)
             if learned is not None:
                 assert_close(learned[pick], torch.tensor(slope, dtype=torch.float64), tolerance)
