@@ -31,9 +31,17 @@ STYLE = {
     "svg.hashsalt": "mtlkit",
 }
 
-BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE, GREY = (
-    "#000000 #E69F00 #56B4E9 #009E73 #F0E442 #0072B2 #D55E00 #CC79A7 #888888".split()
-)
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE, GREY = [
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#F0E442",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+    "#888888",
+]
 CLEAN, NOISY = BLUE, RED
 
 LOOKS = {
@@ -163,8 +171,9 @@ def _weights(axis: Axes, run: Runs) -> None:
             share = np.full(len(values), 1 / len(values))
             axis.hist(values, bins, weights=share, color=colour, alpha=0.55, label=name, hatch=hatch, edgecolor=colour)
     given = rows.loc[rows["noisy"], "weight"].sum() / rows["weight"].sum()
+    dirty = rows["noisy"].mean()
     axis.set(
-        title=f"{run.method}\n{given:.0%} of the weight goes to\nthe {rows['noisy'].mean():.0%} of labels that are noisy",
+        title=f"{run.method}\n{given:.0%} of the weight goes to\nthe {dirty:.0%} of labels that are noisy",
         xlabel="mean weight (uniform = 1)",
     )
 

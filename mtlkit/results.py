@@ -42,10 +42,12 @@ class Runs:
 
     @property
     def method(self) -> str:
+        """What the frame calls the method."""
         return self.frame["method"].iloc[0]
 
     @property
     def seeds(self) -> list[int]:
+        """The runs' seeds, in order."""
         return self.frame["seed"].unique().tolist()
 
     def state_dict(self, seed: int) -> dict[str, Tensor]:

@@ -22,8 +22,8 @@ LOCK = {
     if line and not line.startswith("#")
 }
 FLOORS = [
-    "progress", "tasks", "datasets", "models", "signals", "weighting", "merging", "weigher", "results", "training",
-    "studies", "figures", "notebook",
+    "progress", "tasks", "datasets", "models", "signals", "weighting", "merging", "weigher", "results", "stack",
+    "training", "studies", "figures", "notebook",
 ]  # fmt: skip
 
 

@@ -91,7 +91,7 @@ def test_check_refuses_what_is_no_label(task, target, message):
 def test_check_refuses_other_types_and_takes_missing_labels():
     with pytest.raises(TypeError, match=r"task 'c': target is torch\.float32"):
         C.check(torch.zeros(4), 4)
-    with pytest.raises(TypeError, match="expected a torch.Tensor"):
+    with pytest.raises(TypeError, match=r"expected a torch\.Tensor"):
         A.check([1.0], 1)
     _, targets = a_batch(8, 0, missing=0.5)
     for task in (A, B, C, D):

@@ -8,8 +8,8 @@ import torch
 
 import mtlkit as mtl
 from mtlkit.datasets import Dataset, Split
+from mtlkit.stack import Batches, generator
 from mtlkit.tasks import pack, per_sample_losses
-from mtlkit.training import _Batches, _generator
 
 DOUBLE = {"dtype": torch.float64, "device": "cpu"}
 
@@ -36,11 +36,11 @@ def by_hand(data, weighting, seed, *, steps, batch, meta_batch, lr):
     """The same training as a plain loop over samples and tasks, one model, no stacking."""
     data = data.resample(seed)
     net = model(data).double()
-    mtl.models.initialise(net, _generator(seed, "weights", "cpu"))
+    mtl.models.initialise(net, generator(seed, "weights", "cpu"))
     shared = list(net.trunk.parameters())
     descent = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
-    order = _Batches(len(data.train), batch, [_generator(seed, "order", "cpu")])
-    meta_order = _Batches(len(data.meta), meta_batch, [_generator(seed, "meta order", "cpu")])
+    order = Batches(len(data.train), batch, [generator(seed, "order", "cpu")])
+    meta_order = Batches(len(data.meta), meta_batch, [generator(seed, "meta order", "cpu")])
     for _ in range(steps):
         rows, meta = data.train.take(next(order)[0]), data.meta.take(next(meta_order)[0])
         losses = per_sample_losses(data.tasks, net(rows.x), pack(data.tasks, rows.y))
@@ -71,9 +71,9 @@ def test_fit_equals_a_loop_over_samples_and_tasks(weighting, missing):
     data = small(missing=missing)
     seeds = [4, 11]
     runs = mtl.fit(
-        model(data), data, weighting, epochs=2, steps_per_epoch=4, batch_size=9, meta_batch_size=7, lr=0.05, seeds=seeds,
-        **DOUBLE,
-    )
+        model(data), data, weighting, epochs=2, steps_per_epoch=4, batch_size=9, meta_batch_size=7, lr=0.05,
+        seeds=seeds, **DOUBLE,
+    )  # fmt: skip
     for seed in seeds:
         expected = by_hand(data, weighting, seed, steps=8, batch=9, meta_batch=7, lr=0.05)
         for name, value in runs.state_dict(seed).items():
@@ -95,7 +95,8 @@ def test_a_seed_gives_the_same_alone_and_among_others(weighting):
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not():
     data = small()
-    first, again = (mtl.fit(model(data), data, mtl.SLGrad(), epochs=2, batch_size=8, seeds=2, device="cpu") for _ in "ab")
+    options = {"epochs": 2, "batch_size": 8, "seeds": 2, "device": "cpu"}
+    first, again = (mtl.fit(model(data), data, mtl.SLGrad(), **options) for _ in "ab")
     assert first.frame.equals(again.frame)
     assert first.samples.equals(again.samples)
     assert all(torch.equal(first.state[name], again.state[name]) for name in first.state)
@@ -113,7 +114,8 @@ def test_the_library_leaves_global_random_state_and_the_model_alone():
 
 def test_methods_share_seeds_so_that_they_can_be_compared_in_pairs():
     data = small()
-    runs = [mtl.fit(model(data), data, w, epochs=1, batch_size=8, seeds=2, **DOUBLE) for w in (mtl.Uniform(), mtl.SLGrad())]
+    options = {"epochs": 1, "batch_size": 8, "seeds": 2, **DOUBLE}
+    runs = [mtl.fit(model(data), data, w, **options) for w in (mtl.Uniform(), mtl.SLGrad())]
     start = [r.frame[r.frame["epoch"] == 0]["value"].dropna().tolist() for r in runs]
     assert start[0][: len(start[1])] == start[1][: len(start[0])]
 
@@ -140,7 +142,7 @@ def test_a_diverging_seed_is_marked_and_leaves_the_others_alone():
 
 
 def test_batches_are_passes_over_all_rows():
-    rows = _Batches(10, 4, [_generator(s, "order", "cpu") for s in (0, 1)])
+    rows = Batches(10, 4, [generator(s, "order", "cpu") for s in (0, 1)])
     drawn = torch.cat([next(rows) for _ in range(5)], 1)
     assert drawn.shape == (2, 20)
     for seed in drawn:

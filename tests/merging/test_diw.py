@@ -49,6 +49,15 @@ def test_agrees_with_a_slow_reference(slow, drawn, kinds, method, share):
     assert (slow.values(runs, "branch_steps", seed) == share * slow.steps).all()
 
 
+def test_weights_never_fall_below_zero_and_zero_is_final(slow):
+    method = mtl.DIW(metric=lambda output, target: 100 * (output.squeeze(-1) - target).square().mean())
+    weights = slow.values(slow.run(slow.make(), method, epochs=12), "task_weight")
+    gone = np.maximum.accumulate(weights == 0, axis=0)
+    assert gone.any()
+    assert (weights >= 0).all()
+    assert (weights[gone] == 0).all()
+
+
 def test_an_error_rate_of_a_regression_is_refused(slow):
     with pytest.raises(ValueError, match="error rate needs classes"):
         slow.run(slow.make(), mtl.DIW())
