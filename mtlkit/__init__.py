@@ -1,7 +1,7 @@
 """mtlkit: which weights should the losses get when one task matters and the others help it?"""
 
 from mtlkit import datasets, models
-from mtlkit.merging import DIW, AlphaVIL, ForkMerge
+from mtlkit.merging import DIW, AlphaVIL, ForkMerge, Merger
 from mtlkit.results import Runs, compare
 from mtlkit.tasks import Task
 from mtlkit.training import fit
@@ -40,6 +40,7 @@ __all__ = [
     "Gramian",
     "HydaLearn",
     "LogSE",
+    "Merger",
     "MetaTartan",
     "OLAux",
     "OrthogonalGradients",

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mtlkit.datasets import Split
 from mtlkit.results import Runs, interval
 
 STYLE = {
@@ -55,7 +56,9 @@ LOOKS = {
     "train + meta": (SKY, "-", "P"),
     "train + meta, half each": (SKY, "-.", "X"),
     "HydaLearn": (PURPLE, "-", "p"),
-    "AlphaVIL": (PURPLE, "--", "*"),
+    "AlphaVIL": (RED, ":", "*"),
+    "DIW": (BLUE, ":", "h"),
+    "ForkMerge": (ORANGE, "-.", ">"),
 }
 """Colour (Okabe and Ito's, safe for colour-blind readers), line and marker of a method; others are grey."""
 
@@ -118,16 +121,18 @@ def curves(panels: Mapping[str, Sequence[Runs]], *, split: str = "test", label: 
 
 
 @_styled
-def ranking(panels: Mapping[str, pd.DataFrame], *, label: str, reference: str = "Uniform") -> Figure:
+def ranking(
+    panels: Mapping[str, pd.DataFrame], *, label: str, reference: str = "Uniform", lower_is_better: bool = True
+) -> Figure:
     """Methods with their mean and 95 % interval, best on top, one panel per condition.
 
     Args:
         panels: title to a frame indexed by method with the columns ``mean``, ``low``, ``high``.
-        label: of the axis; lower is better.
+        label: of the axis.
         reference: method whose mean is drawn as a line.
     """
     first = next(iter(panels.values()))
-    order = first["mean"].sort_values(ascending=False).index
+    order = first["mean"].sort_values(ascending=not lower_is_better).index
     figure, axes = _figure(len(panels), width=4.6, height=1.0 + 0.24 * len(order), sharey=True)
     for axis, (title, table) in zip(axes[0], panels.items(), strict=True):
         for place, method in enumerate(order):
@@ -225,4 +230,47 @@ def task_weights(runs: Sequence[Runs], *, share_of: str | None = None) -> Figure
         axis.set(title=run.method, xlabel="epoch", ylim=(0, 1))
     axes[0, 0].set_ylabel("share of the total weight")
     axes[0, 0].legend(loc="best")
+    return figure
+
+
+@_styled
+def trajectories(runs: Sequence[Runs], metrics: Mapping[str, str]) -> Figure:
+    """What a per-epoch method did over training: a row per metric, a panel per method, a line per task.
+
+    Args:
+        metrics: metric of the frame (such as ``alpha``) to the label of its axis.
+    """
+    figure, axes = _figure(len(runs), len(metrics), width=4.0, height=2.6, sharex=True, sharey="row")
+    for row, (metric, label) in zip(axes, metrics.items(), strict=True):
+        for axis, run in zip(row, runs, strict=True):
+            rows = run.frame[run.frame["metric"] == metric]
+            for number, (task, group) in enumerate(rows.groupby("task", sort=False)):
+                band = group.groupby("epoch")["value"].apply(interval).unstack()
+                colour, line = ((RED, "-"), (BLUE, "--"), (GREEN, "-."), (PURPLE, ":"))[number % 4]
+                name = f"{task} (main)" if task == run.main else task
+                axis.plot(band.index, band["mean"], line, color=colour, label=name)
+                axis.fill_between(band.index, band["low"], band["high"], color=colour, alpha=0.15, linewidth=0)
+        row[0].set_ylabel(label)
+    for axis, run in zip(axes[0], runs, strict=True):
+        axis.set_title(run.method)
+        axis.legend(loc="best")
+    for axis in axes[-1]:
+        axis.set_xlabel("epoch")
+    return figure
+
+
+@_styled
+def images(split: Split, *, count: int, shape: tuple[int, int]) -> Figure:
+    """The first inputs of a split as pictures, with their labels.
+
+    Args:
+        shape: height and width in pixels; inputs may be flat.
+    """
+    columns = min(count, 12)
+    figure, axes = _figure(columns, -(-count // columns), width=0.9, height=1.15)
+    for number, axis in enumerate(axes.flat):
+        axis.axis("off")
+        if number < count:
+            axis.imshow(split.x[number].reshape(shape), cmap="gray_r")
+            axis.set_title(" ".join(str(y[number].item()) for y in split.y.values()), loc="center")
     return figure

@@ -121,8 +121,8 @@ def stack_splits(
 
 
 def take(split: Split, rows: Tensor) -> Split:
-    """Rows (S, B) of a stacked split."""
-    seed = torch.arange(len(rows), device=rows.device)[:, None]
+    """Rows (S, B) of a stacked split, or rows (K S, B) that go through its seeds K times."""
+    seed = torch.arange(len(rows), device=rows.device)[:, None] % len(split.rows)
     return _map(lambda tensor: tensor[seed, rows], split)
 
 

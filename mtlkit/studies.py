@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import joblib
@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from mtlkit.datasets import Dataset
+from mtlkit.merging import Merging
 from mtlkit.models import MultiTaskModel
 from mtlkit.progress import progress
 from mtlkit.results import Runs, compare, interval
@@ -21,11 +22,17 @@ from mtlkit.weighting import SLGrad, Uniform, Weighting
 
 @dataclass(frozen=True)
 class Candidate:
-    """One contender: a method, the data it may train on, and a model for them."""
+    """One contender: a method, the data it may train on, a model for them.
+
+    Attributes:
+        options: of :func:`mtlkit.training.fit`, in place of the study's own, for a method that needs
+            other numbers at the same budget.
+    """
 
     model: MultiTaskModel
     data: Dataset
-    weighting: Weighting
+    weighting: Weighting | Merging
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
 def contenders(
@@ -121,7 +128,7 @@ def _fit(candidate: Candidate, **options) -> Runs:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return fit(candidate.model, candidate.data, candidate.weighting, **options)
+        return fit(candidate.model, candidate.data, candidate.weighting, **{**options, **candidate.options})
     finally:
         torch.set_num_threads(threads)
 
@@ -138,7 +145,7 @@ def summary(outcome: Study, metrics: Sequence[str] = ("loss",), reference: str =
     Returns:
         method, lr, metric, at (epoch ``selected`` on the meta split, or ``last``), mean, low, high
         (95 % interval over seeds), seeds, diverged, and the paired comparison with ``reference``:
-        difference, difference_low, difference_high, p.
+        reference, difference, difference_low, difference_high, p. The last epoch has only the loss.
     """
     rows = []
     for name, runs in outcome.runs.items():
@@ -148,18 +155,22 @@ def summary(outcome: Study, metrics: Sequence[str] = ("loss",), reference: str =
                 row = {"method": name, "lr": outcome.lrs[name], "metric": metric, "at": at}
                 row |= found.loc[metric, ["mean", "low", "high", "seeds"]].to_dict()
                 row["diverged"] = int(runs.frame.groupby("seed")["diverged"].first().sum())
+                row["reference"] = reference
                 if name != reference:
                     against = compare([outcome.runs[reference], runs], metric, at=at).iloc[0]
                     row |= {"difference": against["difference"], "p": against["p"]}
                     row |= {"difference_low": against["low"], "difference_high": against["high"]}
                 rows.append(row)
-    columns = ["method", "lr", "metric", "at", "mean", "low", "high", "seeds", "diverged"]
+    columns = ["method", "lr", "metric", "at", "mean", "low", "high", "seeds", "diverged", "reference"]
     table = pd.DataFrame(rows, columns=[*columns, "difference", "difference_low", "difference_high", "p"])
     return table.astype({"seeds": int})
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """A :func:`summary` to read: a row per method, best test loss first, numbers with their intervals."""
+    """A :func:`summary` to read: a row per method, best first by the first metric, numbers with intervals.
+
+    The first metric is the one that is compared with the reference, in pairs over the same seeds.
+    """
     shown = {}
     for method, rows in table.groupby("method", sort=False):
         row = {"learning rate": f"{rows['lr'].iloc[0]:g}"}
@@ -167,14 +178,14 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             name = entry["metric"].replace("_", " ") + (", last epoch" if entry["at"] == "last" else "")
             row[name] = f"{entry['mean']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]"
         first = rows.iloc[0]
-        if np.isfinite(first["difference"]):
-            interval = f"[{first['difference_low']:+.3f}, {first['difference_high']:+.3f}]"
-            row["loss against Uniform"] = f"{first['difference']:+.3f} {interval}"
-        else:
-            row["loss against Uniform"] = ""
+        against = f"{first['metric']} against {first['reference']}"
+        between = f"[{first['difference_low']:+.3f}, {first['difference_high']:+.3f}]"
+        row[against] = f"{first['difference']:+.3f} {between}" if np.isfinite(first["difference"]) else ""
         row["diverged"] = f"{first['diverged']:.0f} of {first['diverged'] + first['seeds']:.0f}"
         shown[method] = row
-    order = table[table["at"] == "selected"].drop_duplicates("method").sort_values("mean")["method"]
+    lower_is_better = table["metric"].iloc[0] in ("loss", "rmse", "mae")
+    best_first = table.drop_duplicates("method").sort_values("mean", ascending=lower_is_better, kind="stable")
+    order = best_first["method"]
     return pd.DataFrame.from_dict(shown, orient="index").loc[order].rename_axis("method")
 
 
@@ -183,6 +194,20 @@ def readable_tuning(outcome: Study) -> pd.DataFrame:
     rows = outcome.tuning
     text = [f"{loss:.4f}{' *' * chosen}" for loss, chosen in zip(rows["meta_loss"], rows["chosen"], strict=True)]
     return rows.assign(text=text, lr=rows["lr"].map("{:g}".format)).pivot(index="method", columns="lr", values="text")
+
+
+def spread(outcome: Study, metric: str) -> pd.DataFrame:
+    """Mean, standard deviation and maximum over seeds of the main task's test ``metric``, per method.
+
+    At the epoch selected on the meta split. The maximum over seeds is what some papers report; it
+    grows with the number of seeds and says little about the next run.
+    """
+    rows = {}
+    for name, runs in outcome.runs.items():
+        final = runs.final("selected")
+        chosen = (final["split"] == "test") & (final["task"] == runs.main) & (final["metric"] == metric)
+        rows[name] = final.loc[chosen, "value"].agg(["mean", "std", "max"])
+    return pd.DataFrame(rows).T.rename(columns={"std": "sd"}).rename_axis("method")
 
 
 def noisy_shares(runs: Sequence[Runs]) -> pd.DataFrame:

@@ -60,3 +60,20 @@ def test_every_method_has_one_look_and_unknown_ones_are_grey():
     looks = list(figures.LOOKS.values())
     assert len(set(looks)) == len(looks)
     assert figures.look("something else")[0] == figures.GREY
+
+
+def test_images_show_inputs_with_their_labels():
+    data = mtl.datasets.load("multi_digits")
+    axes = figures.images(data.train, count=3, shape=(8, 8)).axes
+    assert len(axes) == 3
+    assert axes[2].images[0].get_array().tolist() == data.train.x[2].reshape(8, 8).tolist()
+    assert axes[2].get_title() == f"{data.train.y['left'][2]} {data.train.y['right'][2]}"
+
+
+def test_trajectories_draw_what_the_method_reported():
+    data = mtl.datasets.load("multi_digits", n_train=200, n_meta=50, n_test=50)
+    run = mtl.fit(mtl.models.mlp(data), data, mtl.AlphaVIL(), epochs=2, batch_size=100, seeds=2, device="cpu")
+    axis = figures.trajectories([run], {"alpha": "α"}).axes[0]
+    rows = run.frame[(run.frame.metric == "alpha") & (run.frame.task == "left")]
+    assert axis.lines[0].get_ydata().tolist() == pytest.approx(rows.groupby("epoch")["value"].mean().tolist())
+    assert axis.get_legend().get_texts()[0].get_text() == "left (main)"

@@ -35,6 +35,9 @@ class Branches:
         generators: one per seed, for the order of the rows.
         stacked: train all branches in one program (``torch.vmap``), else one after the other. The
             numbers are the same but for rounding.
+
+    Attributes:
+        data: the training split; assign another for an epoch whose data differ.
     """
 
     def __init__(
@@ -52,14 +55,14 @@ class Branches:
         stacked: bool,
     ) -> None:
         self.losses, self.take, self.n_tasks = losses, take, len(tasks)
-        present = torch.vmap(lambda y: presence(tasks, y))
-        self.data, self.labels = splits["train"], present(splits["train"].y)
+        self.present = torch.vmap(lambda y: presence(tasks, y))
+        self.data = splits["train"]
         self.steps, self.batch_size = steps, batch_size
         self.optimizer, self.generators, self.stacked = optimizer, generators, stacked
         meta = splits["meta"]
         rows = torch.arange(meta.rows.shape[1], device=meta.rows.device).expand(meta.rows.shape)
         parts = [take(meta, part) for part in rows.split(META_ROWS, dim=1)]
-        labelled = torch.stack([present(part.y)[..., 0].sum(-1) for part in parts]).double()
+        labelled = torch.stack([self.present(part.y)[..., 0].sum(-1) for part in parts]).double()
         shares = labelled / labelled.sum(0).clamp(min=1)
         self.meta = [_part(main_loss, part, share) for part, share in zip(parts, shares, strict=True)]
         self.score = None if main_score is None else functools.partial(main_score, meta)
@@ -67,7 +70,8 @@ class Branches:
         self.groups: list[tuple[Params, torch.optim.Optimizer]] = []
 
     def epoch(self, parameters: Params) -> Epoch:
-        """What a merging method works with, at these parameters (S, *)."""
+        """What a merging method works with, at these parameters (S, *), on the training split ``data``."""
+        self.labels = self.present(self.data.y)
         return Epoch(parameters, self.n_tasks, self.steps, self.train, self.meta, self.score)
 
     def train(self, start: Params, weights: Tensor, share: float, keep: str | None) -> Params:

@@ -47,7 +47,7 @@ class Merger:
     Raises:
         TypeError: ``method`` is not a Merging.
 
-    >>> import mtlkit
+    >>> import mtlkit as mtl
     >>> x = torch.linspace(-1, 1, 8)[:, None]
     >>> targets = torch.cat([2 * x, -x], 1)
     >>> model = nn.Linear(1, 2)
@@ -57,7 +57,7 @@ class Merger:
     ...         optimizer.zero_grad()
     ...         (branch.weights * (model(x) - targets).square().mean(0)).sum().backward()
     ...         optimizer.step()
-    >>> merger = Merger(model, 2, mtlkit.AlphaVIL())
+    >>> merger = mtl.Merger(model, 2, mtl.AlphaVIL())
     >>> for _ in range(3):
     ...     merger.epoch(train, meta_loss=lambda m: (m(x)[:, 0] - targets[:, 0]).square().mean())
     >>> merger.report["alpha"].shape
