@@ -29,7 +29,9 @@ lint: .venv/installed
 
 test: lint
 	$(BIN)/python -m mtlkit.notebook check notebooks/*.ipynb
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests mtlkit notebooks
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests mtlkit
+	OMP_NUM_THREADS=1 MTLKIT_PROGRESS=off $(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 \
+		--nbval-sanitize-with notebooks/sanitize.cfg notebooks
 
 lab: .venv/installed
 	$(BIN)/jupyter lab notebooks

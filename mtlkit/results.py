@@ -70,7 +70,7 @@ class Runs:
     def final(self, at: str = "selected") -> pd.DataFrame:
         """The frame's rows at the epoch selected on the meta split, or at the last epoch.
 
-        A diverged seed has no last epoch: its values are NaN.
+        A diverged seed has stopped: its values are NaN at either.
 
         Raises:
             ValueError: ``at`` is neither ``"selected"`` nor ``"last"``.
@@ -79,7 +79,8 @@ class Runs:
             raise ValueError(f"at is {at!r}, expected one of {', '.join(MOMENTS)}")
         frame = self.frame
         wanted = self.selected() if at == "selected" else frame.groupby("seed")["epoch"].max()
-        return frame[frame["epoch"] == frame["seed"].map(wanted)]
+        rows = frame[frame["epoch"] == frame["seed"].map(wanted)]
+        return rows.assign(value=rows["value"].where(~rows["diverged"]))
 
     def summary(self, at: str = "selected", split: str = "test") -> pd.DataFrame:
         """Mean and 95 % interval over seeds, per method, task and metric; see :func:`interval`."""
@@ -271,7 +272,8 @@ def compare(
     reference = columns.pop(runs[0].method)
     table = {}
     for method, values in columns.items():
-        difference = (values - reference).dropna()
+        difference = values - reference
+        difference = difference[np.isfinite(difference)]
         found = interval(difference)
         p = (
             stats.ttest_rel(values[difference.index], reference[difference.index]).pvalue

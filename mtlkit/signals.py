@@ -85,6 +85,8 @@ class Problem:
         meta_loss: to the main task's mean meta loss (...).
         score: to the main task's metric (...), to be lowered, for fake updates; under no_grad.
         lr: the optimiser's learning rate.
+        stacked_tasks: whether the tasks' gradients are computed in one mapped backward pass rather than
+            one after the other; the numbers are the same but for rounding.
         stacked_score: whether ``score`` may be mapped with ``torch.vmap``.
     """
 
@@ -96,6 +98,7 @@ class Problem:
     score: Callable[[Params], Tensor]
     lr: float = 0.0
     stacked_score: bool = True
+    stacked_tasks: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ def measure(
         found["meta_norm"] = _dot(direction, direction, len(runs)).sqrt()
     means = mean_losses(live, present)
     if not {"gramian", "meta_alignment", "gains"}.isdisjoint(reads):
-        task_gradients = _each_task(means, problem.parameters, create_graph=differentiable)
+        task_gradients = _each_task(means, problem.parameters, problem.stacked_tasks, differentiable)
         if "gramian" in reads:
             found["gramian"] = gramian({name: task_gradients[name] for name in shared}, len(runs))
         if "meta_alignment" in reads:
@@ -168,7 +171,7 @@ def measure(
         if "gains" in reads:
             found["gains"] = torch.where(present.any(-2), gains(problem, task_gradients, fake_step), 0)
     if "last_norms" in reads:
-        rows = _each_task(means, {name: problem.parameters[name] for name in problem.last})
+        rows = _each_task(means, {name: problem.parameters[name] for name in problem.last}, problem.stacked_tasks)
         found["last_norms"] = _dot(rows, rows, 1 + len(runs)).sqrt().movedim(0, -1)
     for name in reads:
         if found.get(name) is None and name != "losses":
@@ -198,8 +201,25 @@ def gradient(loss: Tensor, parameters: Params, **options: bool) -> Params:
     return dict(zip(parameters, found, strict=True))
 
 
-def _each_task(means: Tensor, parameters: Params, create_graph: bool = False) -> Params:
-    """Gradients of each task's mean loss, one backward pass per task: name to (T, ..., *)."""
+def _each_task(means: Tensor, parameters: Params, stacked: bool, create_graph: bool = False) -> Params:
+    """Gradients of each task's mean loss (..., T): name to (T, ..., *)."""
+    if stacked and means.requires_grad:
+        n_tasks = means.shape[-1]
+        one_hot = torch.eye(n_tasks, dtype=means.dtype, device=means.device)
+        chosen = one_hot.view(n_tasks, *[1] * (means.ndim - 1), n_tasks).expand(n_tasks, *means.shape)
+        found = torch.autograd.grad(
+            means,
+            list(parameters.values()),
+            chosen,
+            retain_graph=True,
+            create_graph=create_graph,
+            allow_unused=True,
+            is_grads_batched=True,
+        )
+        zero = {
+            n: p.new_zeros(n_tasks, *p.shape) for (n, p), g in zip(parameters.items(), found, strict=True) if g is None
+        }
+        return {name: zero[name] if g is None else g for name, g in zip(parameters, found, strict=True)}
     rows = [gradient(mean, parameters, retain_graph=True, create_graph=create_graph) for mean in means.unbind(-1)]
     return {name: torch.stack([row[name] for row in rows]) for name in parameters}
 

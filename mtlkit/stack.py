@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from mtlkit.datasets import Split
@@ -32,6 +32,9 @@ class Stack:
         buffers: (S, *) each.
         shared: names of the trunk's parameters.
         last: names of its last layer's.
+
+    Raises:
+        ValueError: a norm layer with running statistics, or dropout, in the model.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Stack:
         device: str | torch.device,
         dtype: torch.dtype,
     ) -> None:
+        _check_layers(model)
         self.template = copy.deepcopy(model).to(dtype=dtype)
         self.tasks, self.main = tuple(tasks), tasks[0]
         models = []
@@ -104,6 +108,21 @@ class Stack:
         run = torch.vmap(lambda p, b, rows: functional_call(self.template, (p, b), (rows,)))
         parts = [run(self.parameters, self.buffers, chunk) for chunk in x.split(EVALUATION_ROWS, dim=1)]
         return {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
+
+
+def _check_layers(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        found = f"module {name!r} is a {type(module).__name__} with"
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
+            raise ValueError(
+                f"{found} running statistics, which fit does not update; expected GroupNorm, LayerNorm or "
+                "track_running_stats=False (a loop of your own with mtlkit.Weigher takes running statistics)"
+            )
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
+            raise ValueError(
+                f"{found} p = {module.p:g}, and fit has no random stream for dropout; expected a model without it "
+                "(a loop of your own with mtlkit.Weigher takes dropout)"
+            )
 
 
 def stack_splits(

@@ -16,7 +16,7 @@ from mtlkit.merging import Merging
 from mtlkit.models import MultiTaskModel
 from mtlkit.progress import progress
 from mtlkit.results import Runs, compare, interval
-from mtlkit.training import fit
+from mtlkit.training import BATCH_SIZE, fit
 from mtlkit.weighting import SLGrad, Uniform, Weighting
 
 
@@ -43,7 +43,8 @@ def contenders(
     Besides ``methods`` on the data as they are: ``single task`` (plain training of the main task),
     ``SLGrad, main task only`` (no auxiliaries), and plain training that uses the clean meta rows
     directly: ``meta rows only`` with all tasks and with the main task only, ``train + meta`` pooled,
-    and ``train + meta, half each``.
+    and ``train + meta, half each``. Those choose their epoch and learning rate on rows that they train
+    on, which is a handicap.
 
     Args:
         model: makes a model that fits a data set.
@@ -92,9 +93,11 @@ def study(
     Args:
         candidates: name to contender.
         lrs: the grid, the same for every candidate; with one entry nothing is tuned.
-        tuning_seeds: seeds of the search; they may be among ``seeds``, since the test split takes no part.
+        tuning_seeds: seeds of the search. No choice looks at a test split; but where every seed draws
+            its own splits of the same rows, one seed's test rows are among another's meta rows.
         jobs: processes side by side; the results do not depend on it.
-        options: passed to :func:`mtlkit.training.fit`.
+        options: passed to :func:`mtlkit.training.fit`. ``steps_per_epoch`` is one pass over the first
+            candidate's training split unless given, so that everyone makes the same number of steps.
 
     Raises:
         ValueError: an empty grid, no candidates.
@@ -103,6 +106,9 @@ def study(
         raise ValueError(
             f"{len(lrs)} learning rates and {len(candidates)} candidates given, expected at least one each"
         )
+
+    first = next(iter(candidates.values())).data.train
+    options.setdefault("steps_per_epoch", len(first) // options.get("batch_size", BATCH_SIZE))
 
     def runs(jobs_to_do: list[tuple[str, float]], label: str, with_seeds: int | Sequence[int]) -> list[Runs]:
         calls = (
@@ -176,7 +182,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         row = {"learning rate": f"{rows['lr'].iloc[0]:g}"}
         for _, entry in rows.iterrows():
             name = entry["metric"].replace("_", " ") + (", last epoch" if entry["at"] == "last" else "")
-            row[name] = f"{entry['mean']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]"
+            row[name] = f"{_short(entry['mean'])} [{_short(entry['low'])}, {_short(entry['high'])}]"
         first = rows.iloc[0]
         against = f"{first['metric']} against {first['reference']}"
         between = f"[{first['difference_low']:+.3f}, {first['difference_high']:+.3f}]"
@@ -187,6 +193,10 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     best_first = table.drop_duplicates("method").sort_values("mean", ascending=lower_is_better, kind="stable")
     order = best_first["method"]
     return pd.DataFrame.from_dict(shown, orient="index").loc[order].rename_axis("method")
+
+
+def _short(number: float) -> str:
+    return f"{number:.3f}" if abs(number) < 1000 else f"{number:.0e}"
 
 
 def readable_tuning(outcome: Study) -> pd.DataFrame:
@@ -202,12 +212,18 @@ def spread(outcome: Study, metric: str) -> pd.DataFrame:
     At the epoch selected on the meta split. The maximum over seeds is what some papers report; it
     grows with the number of seeds and says little about the next run.
     """
-    rows = {}
+    found = per_seed(outcome, metric).agg(["mean", "std", "max"]).T
+    return found.rename(columns={"std": "sd"}).rename_axis("method")
+
+
+def per_seed(outcome: Study, metric: str) -> pd.DataFrame:
+    """The main task's test ``metric`` at the selected epoch: a row per seed, a column per method."""
+    columns = {}
     for name, runs in outcome.runs.items():
         final = runs.final("selected")
         chosen = (final["split"] == "test") & (final["task"] == runs.main) & (final["metric"] == metric)
-        rows[name] = final.loc[chosen, "value"].agg(["mean", "std", "max"])
-    return pd.DataFrame(rows).T.rename(columns={"std": "sd"}).rename_axis("method")
+        columns[name] = final[chosen].set_index("seed")["value"]
+    return pd.DataFrame(columns)
 
 
 def noisy_shares(runs: Sequence[Runs]) -> pd.DataFrame:

@@ -97,7 +97,8 @@ class Task:
         observed = _observed(target)
         if self.kind == "multiclass":
             truth, guess = target[observed], output.argmax(1)[observed]
-            return {"accuracy": float(skm.accuracy_score(truth.cpu(), guess.cpu())) if len(truth) else math.nan}
+            usable = len(truth) > 0 and bool(torch.isfinite(output).all())
+            return {"accuracy": float(skm.accuracy_score(truth.cpu(), guess.cpu())) if usable else math.nan}
         score = output.detach().reshape(target.shape)[observed].double().cpu().numpy()
         truth = target[observed].double().cpu().numpy()
         usable = len(truth) > 0 and bool(np.isfinite(score).all())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import numbers
 from collections.abc import Callable, Sequence
 
 import torch
@@ -21,6 +22,7 @@ from mtlkit.weighting import Weighting, per_sample, step
 PURPOSES = ("order", "meta order", "branch order", "noise")
 """Each seed has a random stream of its own for each of these, and for its initial weights."""
 
+BATCH_SIZE = 64
 SGD = functools.partial(torch.optim.SGD, momentum=0.9)
 
 
@@ -30,7 +32,7 @@ def fit(
     weighting: Weighting | Merging,
     *,
     epochs: int = 50,
-    batch_size: int = 64,
+    batch_size: int = BATCH_SIZE,
     meta_batch_size: int | None = None,
     steps_per_epoch: int | None = None,
     lr: float = 1e-2,
@@ -69,11 +71,9 @@ def fit(
     """
     if not isinstance(weighting, Weighting | Merging):
         raise TypeError(f"weighting is {weighting!r}, expected an instance such as mtlkit.Uniform()")
-    seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    seeds = list(range(seeds)) if isinstance(seeds, numbers.Integral) else list(seeds)
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds are {seeds}, expected at least one, all different")
-    if epochs < 1:
-        raise ValueError(f"epochs is {epochs}, expected at least 1")
     if set(model.names) != {task.name for task in data.tasks}:
         raise ValueError(f"the model has heads {list(model.names)}, expected {[t.name for t in data.tasks]}")
     if meta_batch_size is None:
@@ -82,9 +82,12 @@ def fit(
         rows = len(data.splits[split])
         if not 1 <= size <= rows:
             raise ValueError(f"{what} is {size}, expected 1 to {rows} (rows of the {split} split)")
+    steps_per_epoch = len(data.train) // batch_size if steps_per_epoch is None else steps_per_epoch
+    for what, number in (("epochs", epochs), ("steps_per_epoch", steps_per_epoch)):
+        if number < 1:
+            raise ValueError(f"{what} is {number}, expected at least 1")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    steps_per_epoch = steps_per_epoch or len(data.train) // batch_size
     label = name or type(weighting).__name__
 
     draws = [data.resample(seed) for seed in seeds]
@@ -133,8 +136,17 @@ def fit(
             return stack.main_score(weighting.metric, scored, own)
 
         losses = functools.partial(stack.losses, batch)
-        mappable = weighting.metric is None
-        return Problem(stack.parameters, stack.shared, stack.last, losses, meta_loss, main_metric, lr, mappable)
+        return Problem(
+            stack.parameters,
+            stack.shared,
+            stack.last,
+            losses,
+            meta_loss,
+            main_metric,
+            lr=lr,
+            stacked_score=weighting.metric is None,
+            stacked_tasks=stacks_well(stack.template, device),
+        )
 
     def given(batch: Split, epoch: int) -> dict[str, Tensor | None]:
         regression = torch.tensor([task.kind == "regression" for task in data.tasks], device=device)

@@ -9,6 +9,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from mtlkit import notebook
 
 STORED = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+assert STORED, "no stored notebook was found"
 
 
 @pytest.fixture
@@ -98,6 +99,7 @@ OLD = "method,loss\na,0.25 [0.1]\nb,1.5\n"
     [
         (OLD, []),
         ("method,loss\na,0.2500000001 [0.1]\nb,1.5\n", []),
+        ("method,loss\na,0.250001 [0.1]\nb,1.5\n", []),
         ("method,loss\na,0.26 [0.1]\nb,1.5\n", ["row 1 (a), loss: 0.25 [0.1] committed, 0.26 [0.1] now"]),
         ("method,loss\na,0.25 (0.1]\nb,1.5\n", ["row 1 (a), loss: 0.25 [0.1] committed, 0.25 (0.1] now"]),
         ("method,loss\na,0.25 [0.1]\nc,1.5\n", ["row 2 (b), method: b committed, c now"]),
@@ -110,7 +112,10 @@ def test_differences_name_the_cell(new, found):
 
 def test_verdict_tells_identical_from_close_from_different(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert notebook.verdict(Path("figures")) == ("This is no git checkout, so there is nothing to compare with.", True)
+    assert notebook.verdict(Path("figures")) == (
+        "git knows of no committed results here, so nothing was compared.",
+        False,
+    )
     table = tmp_path / "figures" / "t.csv"
     table.parent.mkdir()
     table.write_text(OLD)
@@ -120,7 +125,15 @@ def test_verdict_tells_identical_from_close_from_different(tmp_path, monkeypatch
     table.write_text(OLD.replace("1.5", "1.5000000001"))
     sentence, same = notebook.verdict(Path("figures"))
     assert same
-    assert "to a relative 1e-06; other bytes in: t.csv" in sentence
+    assert "to a relative 2e-05; other bytes in: t.csv" in sentence
+    note = table.with_suffix(".md")
+    note.write_text("| a | 0.1 * |")
+    table.write_text(OLD)
+    subprocess.run(["git", "add", "."], check=True)
+    subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "m"], check=True)
+    note.write_text("| a | 0.1 |")
+    assert "figures/t.md: the text differs" in notebook.verdict(Path("figures"))[0]
+    note.write_text("| a | 0.1 * |")
     table.write_text(OLD.replace("1.5", "1.6"))
     (table.parent / "new.svg").write_text("x")
     sentence, same = notebook.verdict(Path("figures"))

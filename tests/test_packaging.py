@@ -50,7 +50,7 @@ def test_the_conda_environment_is_the_lock_and_the_package():
     python, pip, packages = conda["dependencies"]
     assert conda["name"] == PROJECT["name"] == "mtlkit"
     assert pip == "pip"
-    assert packages == {"pip": ["-r requirements.txt", "--no-deps -e ."]}
+    assert packages == {"pip": ["-r requirements.txt", "-e ."]}
     assert re.fullmatch(r"python=3\.1[123]", python)
 
 

@@ -55,12 +55,23 @@ def test_compare_is_the_paired_t_test():
     )
 
 
-def test_compare_uses_only_pairs_with_both_values():
+@pytest.mark.parametrize("at", ["selected", "last"])
+@pytest.mark.parametrize("end", [np.nan, np.inf, 3.0])
+def test_a_diverged_seed_counts_as_missing_at_either_epoch(at, end):
     first = runs("x", {0: [(1, 1)], 1: [(1, 2)], 2: [(1, 4)]})
-    second = runs("y", {0: [(1, 2)], 1: [(1, np.nan)], 2: [(1, 6)]}, diverged=(1,))
-    found = mtl.compare([first, second], at="last").loc["y"]
+    second = runs("y", {0: [(1, 2)], 1: [(1, end)], 2: [(1, 6)]}, diverged=(1,))
+    found = mtl.compare([first, second], at=at).loc["y"]
     assert found["seeds"] == 2
     assert found["difference"] == 1.5
+    assert second.summary(at).loc["y", "main", "loss"][["seeds", "missing"]].tolist() == [2, 1]
+
+
+def test_compare_leaves_out_pairs_that_are_not_finite():
+    first = runs("x", {0: [(1, 1)], 1: [(1, 2)], 2: [(1, 4)]})
+    second = runs("y", {0: [(1, 2)], 1: [(1, np.inf)], 2: [(1, 6)]})
+    found = mtl.compare([first, second]).loc["y"]
+    assert found["seeds"] == 2
+    assert np.isfinite(found["p"])
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -162,6 +164,25 @@ def test_task_level_fields_equal_plain_gradients():
     assert found.signal.alignment is None
     for name in names:
         torch.testing.assert_close(found.task_gradients[name], torch.stack([row[name] for row in rows]))
+
+
+@pytest.mark.parametrize("differentiable", [False, True])
+def test_task_gradients_in_one_pass_equal_one_pass_each(differentiable):
+    reads = {"gramian", "meta_alignment", "last_norms"}
+    problem, present = problem_of("perceptron")
+    found = [
+        measure(replace(problem, stacked_tasks=s), reads, differentiable=differentiable, present=present).signal
+        for s in (False, True)
+    ]
+    for one, other in zip(*found, strict=True):
+        if one is not None:
+            torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    if differentiable:
+        own = problem.parameters
+        one, other = (gradient(signal.gramian.square().sum(), own) for signal in found)
+        for name in own:
+            torch.testing.assert_close(one[name], other[name], rtol=1e-10, atol=1e-12)
+        assert sum(slope.abs().sum() for slope in one.values()) > 0
 
 
 def test_gains_one_by_one_equal_gains_together():

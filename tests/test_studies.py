@@ -108,3 +108,27 @@ def test_saved_tables_round_trip_and_none_writes_nothing(outcome, tmp_path):
 def test_an_empty_grid_is_refused(candidates):
     with pytest.raises(ValueError, match="0 learning rates and"):
         studies.study(candidates, lrs=[], tuning_seeds=1, seeds=1)
+
+
+def test_spread_and_per_seed_are_of_the_selected_epoch(outcome):
+    table = studies.per_seed(outcome, "roc_auc")
+    assert table.index.tolist() == [0, 1, 2]
+    rows = outcome.runs["SLGrad"].final("selected")
+    rows = rows[(rows.split == "test") & (rows.metric == "roc_auc")]
+    assert table["SLGrad"].tolist() == rows["value"].tolist()
+    found = studies.spread(outcome, "roc_auc").loc["SLGrad"]
+    assert found["max"] == rows["value"].max()
+    assert found["sd"] == pytest.approx(np.std(rows["value"], ddof=1))
+
+
+def test_everyone_makes_the_same_number_of_steps(candidates, monkeypatch):
+    asked = {}
+
+    def record(candidate, name, steps_per_epoch, **options):
+        asked[name] = steps_per_epoch
+        return mtl.fit(candidate.model, candidate.data, candidate.weighting, name=name, **{**options, "epochs": 1})
+
+    monkeypatch.setattr(studies, "_fit", record)
+    few = {name: candidates[name] for name in ("Uniform", "meta rows only", "train + meta, half each")}
+    studies.study(few, lrs=[0.1], tuning_seeds=1, seeds=1, jobs=1, batch_size=100)
+    assert set(asked.values()) == {10}

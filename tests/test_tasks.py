@@ -142,4 +142,5 @@ def test_an_undefined_metric_is_nan():
     assert math.isnan(found["roc_auc"])
     assert math.isnan(found["average_precision"])
     assert all(math.isnan(v) for v in A.metrics(torch.zeros(2), torch.full((2,), math.nan)).values())
+    assert math.isnan(C.metrics(torch.full((2, 3), math.nan), torch.tensor([0, 1]))["accuracy"])
     assert all(math.isnan(v) for v in A.metrics(torch.full((2,), torch.inf), torch.zeros(2)).values())

@@ -171,6 +171,8 @@ def test_a_learnable_problem_is_learned():
         ({"batch_size": 41}, ValueError, r"batch_size is 41, expected 1 to 40 \(rows of the train split\)"),
         ({"meta_batch_size": 17}, ValueError, r"meta_batch_size is 17, expected 1 to 16 \(rows of the meta split\)"),
         ({"epochs": 0}, ValueError, "epochs is 0"),
+        ({"steps_per_epoch": 0}, ValueError, "steps_per_epoch is 0, expected at least 1"),
+        ({"batch_size": 0}, ValueError, "batch_size is 0, expected 1 to 40"),
         ({"seeds": []}, ValueError, "at least one, all different"),
         ({"seeds": [1, 1]}, ValueError, "at least one, all different"),
         ({"weighting": "slgrad"}, TypeError, r"expected an instance such as mtlkit\.Uniform"),

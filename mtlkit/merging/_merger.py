@@ -32,8 +32,11 @@ class Branch(NamedTuple):
 class Merger:
     """A per-epoch method in a loop that the user writes; branches are trained one after the other.
 
-    Each branch starts from the model's parameters and buffers; after the merge, the parameters are
-    merged and a floating-point buffer (such as BatchNorm's running statistics) is its mean over branches.
+    Each branch starts from the model's parameters and buffers, and keeps its own buffers while it continues
+    within an epoch; after the merge, the parameters are merged and a floating-point buffer (such as
+    BatchNorm's running statistics) is its mean over branches. Limit: the meta loss and metric of every
+    branch and checkpoint, of ForkMerge's choice among them too, are taken with that mean as of the last
+    interval, not with the branch's own buffers; layers without buffers, such as GroupNorm, are not affected.
 
     Args:
         model: trained in place; parameters that do not require a gradient stay as they are.
@@ -89,12 +92,16 @@ class Merger:
         """
         start = {name: value.clone() for name, value in self._parameters().items()}
         buffers = {name: value.clone() for name, value in self.model.named_buffers()}
+        ended: list[Params] = []
 
         def train(forks: Params, weights: Tensor, share: float, keep: str | None) -> Params:
+            nonlocal ended
+            continues = keep is not None and keep == self._last
+            begun = ended if continues and ended else [buffers] * len(weights)
             trained, ended = [], []
             for k, own in enumerate(weights):
-                self._load({**at(forks, k), **buffers})
-                train_branch(Branch(k, own, share, keep is not None and keep == self._last))
+                self._load({**at(forks, k), **begun[k]})
+                train_branch(Branch(k, own, share, continues))
                 trained.append({name: value.clone() for name, value in self._parameters().items()})
                 ended.append({name: value.clone() for name, value in self.model.named_buffers()})
             self._last = keep
@@ -104,10 +111,13 @@ class Merger:
 
         def of_meta(function: Callable) -> Callable[[Params], Tensor]:
             def value(parameters: Params) -> Tensor:
-                training = self.model.training
+                modes = [(module, module.training) for module in self.model.modules()]
                 self.model.eval()
-                found = function(lambda *args, **kwargs: functional_call(self.model, parameters, args, kwargs))
-                self.model.train(training)
+                try:
+                    found = function(lambda *args, **kwargs: functional_call(self.model, parameters, args, kwargs))
+                finally:
+                    for module, training in modes:
+                        module.training = training
                 return torch.as_tensor(found).to(next(iter(start.values())))
 
             return value

@@ -76,7 +76,7 @@ def per_sample(weights: Tensor, present: Tensor) -> Tensor:
 
 
 def normalise(gains: Tensor) -> Tensor:
-    """max(gains, 0) divided by their sum over all axes; all zero where no gain is positive."""
+    """max(gains, 0) divided by their sum over all axes; all zero where no gain is positive, NaN where one is NaN."""
     positive = gains.clamp(min=0)
     top = positive.amax()
     scaled = positive / torch.where(top > 0, top, 1)

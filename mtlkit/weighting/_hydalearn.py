@@ -19,7 +19,8 @@ class HydaLearn(Weighting):
     θ_t = θ − η ∇L_t(θ),    δ_t = M(θ) − M(θ_t),    w_t = max(δ_t, 0) / Σ_u max(δ_u, 0)
 
     L_t: mean loss of the training batch; θ: all parameters; M: the main task's metric, to be
-    lowered. The weights (T,) sum to 1; where no gain is positive, the main task has them all.
+    lowered. The weights (T,) sum to 1; where no gain is positive, the main task has them all. A gain that is
+    not finite, as after a fake step that overflows, counts as none.
 
     Source: Verboven et al., *HydaLearn: Highly dynamic task weighting for multi-task learning with
     auxiliary tasks*, arXiv 2008.11643. *Reading*: M is evaluated on a batch of the meta split;
@@ -64,6 +65,6 @@ class HydaLearn(Weighting):
         return lr if self.step is None else self.step
 
     def update(self, state, signal):
-        gains = signal.gains
+        gains = torch.where(signal.gains.isfinite(), signal.gains, 0)
         main = (torch.arange(gains.shape[-1], device=gains.device) == 0).to(gains.dtype)
         return torch.where((gains > 0).any(-1, keepdim=True), normalise(gains), main), state

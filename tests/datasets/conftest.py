@@ -30,16 +30,25 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def real_data(monkeypatch):
-    """Use the real files; called with the files that the test needs, it skips where they are missing."""
+def given():
+    """The folder of real files that the tests were started with, if any."""
+    return GIVEN
+
+
+@pytest.fixture
+def real_data(monkeypatch, given):
+    """Use the real files; called with the files that the test needs.
+
+    Without MTLKIT_DATA the test is skipped; with it, a file that is not there fails the test.
+    """
 
     def need(*names):
-        if not GIVEN:
+        if not given:
             pytest.skip("MTLKIT_DATA is not set: not run on the real files")
         for name in names:
-            if not (Path(GIVEN) / name).is_file():
-                pytest.skip(f"no {name} in MTLKIT_DATA: not run on the real files")
-        monkeypatch.setenv("MTLKIT_DATA", GIVEN)
+            if not (Path(given) / name).is_file():
+                pytest.fail(f"no {name} in MTLKIT_DATA ({given})")
+        monkeypatch.setenv("MTLKIT_DATA", given)
 
     return need
 

@@ -69,6 +69,50 @@ def test_buffers_start_alike_and_end_as_their_mean():
     assert model.training
 
 
+def test_a_branch_keeps_its_buffers_until_the_merge():
+    model = nn.BatchNorm1d(1, momentum=0.5).double()
+    seen = []
+
+    def train(branch):
+        seen.append((branch.number, model.running_mean.item(), model.num_batches_tracked.item()))
+        model(torch.full((4, 1), 4.0 * branch.number, dtype=torch.float64))
+
+    merger = Merger(model, 2, mtl.ForkMerge(interval=2))
+    for _ in range(2):
+        merger.epoch(train, meta_loss=lambda m: m(torch.ones(3, 1, dtype=torch.float64)).mean())
+    first = [(0, 0.0, 0), (1, 0.0, 0), (0, 0.0, 1), (1, 2.0, 1)]
+    assert seen == [*first, (0, 1.5, 2), (1, 1.5, 2), (0, 0.75, 3), (1, 2.75, 3)]
+    assert model.running_mean.item() == (0.375 + 3.375) / 2
+
+
+def test_measuring_leaves_every_layer_in_its_own_mode():
+    model = nn.Sequential(nn.Linear(1, 2), nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(0.5)), nn.Linear(2, 1))
+    model[1][0].eval()
+    modes = [module.training for module in model.modules()]
+    measured = []
+
+    def loss(m):
+        measured.append(any(module.training for module in model.modules()))
+        return m(torch.ones(3, 1)).mean()
+
+    def train(branch):
+        assert [module.training for module in model.modules()] == modes
+
+    merger = Merger(model, 2, mtl.AlphaVIL(alpha_steps=1))
+    for _ in range(2):
+        merger.epoch(train, loss)
+    assert measured
+    assert not any(measured)
+
+    def broken(m):
+        raise KeyError("no such column")
+
+    with pytest.raises(KeyError, match="no such column"):
+        merger.epoch(train, broken)
+    assert [module.training for module in model.modules()] == modes
+    assert modes.count(False) == 1
+
+
 def test_a_metric_of_ones_own_decides(slow):
     data = slow.make()
     model = slow.initial(data, 0)

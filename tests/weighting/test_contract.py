@@ -1,6 +1,7 @@
 """What every weighting promises, on small random networks and through ``step``."""
 
 import io
+import math
 
 import pytest
 import torch
@@ -50,11 +51,8 @@ def test_shape_dtype_sign_and_total(name, n_tasks, dtype):
             assert all((g == 0).all() for n, g in gradients.items() if n.startswith(f"heads.{n_tasks - 1}."))
 
 
-@EVERY
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "PCGrad"])  # its order of projections is drawn
 def test_permuting_auxiliaries_permutes_weights(name):
-    if not METHODS[name].symmetric:
-        assert name == "PCGrad"  # its order of projections is drawn; see test_gramian.py
-        return
     order = [0, 3, 1, 2]
     network = Network(5, 4, steps=4)
     plain, other = (fast_run(METHODS[name](4), [n], 4) for n in (network, network.reordered(order)))
@@ -72,18 +70,30 @@ def test_permuting_samples_permutes_sample_weights(name):
         assert_close(two.weights, one.weights[:, order] if by_sample else one.weights, LOOSE.get(name, 1e-7))
 
 
-@EVERY
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "LogSE, paper"])
 def test_every_sample_twice_leaves_the_step_as_it_is(name):
     network = Network(7, 3, steps=4)
     plain, twice = (fast_run(METHODS[name](3), [n], 4) for n in (network, network.take([0, 1, 2, 3, 4] * 2)))
     for (one, gradients, _), (two, same, _) in zip(plain, twice, strict=True):
-        if not METHODS[name].duplicates:  # the paper's own scale of LogSE counts the samples
-            assert_close(two.weights, 2 * one.weights)
-            return
         by_sample = one.weights.ndim == 3
         expected = torch.cat([one.weights] * 2, 1) / 2 if by_sample else one.weights
         assert_close(two.weights, expected, LOOSE.get(name, 1e-7))
         assert_close(flat(same), flat(gradients), LOOSE.get(name, 1e-7))
+
+
+def test_the_papers_scale_of_logse_counts_the_samples():
+    network, weighting = Network(7, 3, steps=4), METHODS["LogSE, paper"](3)
+    for k in range(4):
+        found = []
+        for rows in ([0, 1, 2, 3, 4], [0, 1, 2, 3, 4] * 2):
+            problem, given = at_step(weighting, [network.take(rows)], k, stacked=False)
+            taken = step(weighting, problem, (), **given)
+            leaves = list(problem.parameters.values())
+            gradients = torch.autograd.grad(taken.objective, leaves, materialize_grads=True)
+            found.append((taken.weights, torch.cat([gradient.flatten() for gradient in gradients])))
+        for one, two in zip(*found, strict=True):
+            assert (one != 0).any()
+            assert_close(two, 2 * one)
 
 
 @EVERY
@@ -193,6 +203,35 @@ def test_hyper_parameters_out_of_range_are_named(make, options):
     (field,) = options
     with pytest.raises(ValueError, match=rf"^{field}.* is .*, expected"):
         make(**options)
+
+
+@pytest.mark.parametrize(
+    ("gains", "expected"),
+    [
+        ([1.0, math.nan, 0.5], [2 / 3, 0, 1 / 3]),
+        ([1.0, -math.inf, 0.5], [2 / 3, 0, 1 / 3]),
+        ([1.0, math.inf, 0.5], [2 / 3, 0, 1 / 3]),
+        ([math.nan, math.nan, 0.5], [0, 0, 1]),
+        ([math.nan, math.nan, -1.0], [1, 0, 0]),
+        ([math.nan, math.nan, math.nan], [1, 0, 0]),
+    ],
+)
+def test_a_gain_that_is_not_finite_counts_as_none(gains, expected):
+    signal = Signal(torch.ones(2, 3), torch.ones(2, 3, dtype=torch.bool), gains=torch.tensor(gains))
+    weights, _ = mtl.HydaLearn().update((), signal)
+    torch.testing.assert_close(weights, torch.tensor(expected, dtype=torch.float32))
+
+
+def test_an_auxiliary_whose_fake_step_overflows_has_no_weight():
+    network = Network(8, 3, steps=2)
+    network.y = {**network.y, "t1": network.y["t1"] if network.tasks[1].kind == "binary" else None}
+    network.y["t1"] = network.y["t1"].where(network.y["t1"].isnan(), 1e300)
+    problem, given = at_step(mtl.HydaLearn(), [network], 1, stacked=False)
+    taken = step(mtl.HydaLearn(step=1e200), problem, (), **given)
+    assert not taken.signal.gains[1].isfinite()
+    assert taken.weights.isfinite().all()
+    assert taken.weights[1] == 0
+    assert taken.weights.sum() == 1
 
 
 def test_a_metric_must_be_a_function():

@@ -1,0 +1,37 @@
+"""What the README shows runs, and what it points to is there."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text()
+
+
+def test_its_python_runs_from_top_to_bottom():
+    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert len(blocks) >= 2
+    names = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+
+
+def test_its_links_lead_somewhere():
+    targets = set(re.findall(r"\]\(([^)#:]+)\)", TEXT))
+    assert len(targets) > 5
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_its_commands_are_in_the_makefile():
+    makefile = (ROOT / "Makefile").read_text()
+    commands = set(re.findall(r"`make (\w+)`", TEXT)) | set(re.findall(r"^make (\w+)", TEXT, re.MULTILINE))
+    assert {"reproduce", "test", "lab"} <= commands
+    for command in commands:
+        assert re.search(rf"^{command}:", makefile, re.MULTILINE), command
+
+
+def test_its_methods_table_names_every_method():
+    import mtlkit as mtl
+
+    for name in mtl.__all__:
+        if isinstance(getattr(mtl, name), type) and name not in ("Runs", "Task", "Weigher", "Merger"):
+            assert re.search(rf"^\| `{name}\b", TEXT, re.MULTILINE), name

@@ -1,0 +1,93 @@
+"""Which layers a stack takes, and that a stacked model computes what its models do one by one."""
+
+import pytest
+import torch
+from torch import nn
+
+import mtlkit as mtl
+from mtlkit.datasets import Dataset, Split
+from mtlkit.stack import Batches, Stack, generator, stack_splits
+from mtlkit.tasks import pack, per_sample_losses
+
+TASKS = (mtl.Task("main", "binary"), mtl.Task("other", "regression"))
+SEEDS = (3, 8)
+DOUBLE = {"dtype": torch.float64, "device": "cpu"}
+
+
+def data():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 4, generator=g, dtype=torch.float64)
+    y = {"main": (x[:, 0] > 0).double(), "other": x.sum(1)}
+    whole = Split(x, y, torch.arange(40), torch.zeros(40, 2, dtype=torch.bool))
+    return Dataset("small", TASKS, *(whole.take(rows) for rows in torch.arange(40).split([24, 8, 8])))
+
+
+def model(layer):
+    heads = {task.name: nn.Linear(6, task.n_outputs) for task in TASKS}
+    return mtl.models.MultiTaskModel(nn.Sequential(nn.Linear(4, 6), layer, nn.Tanh()), heads)
+
+
+REFUSED = {
+    "BatchNorm1d with running statistics": nn.BatchNorm1d(6),
+    "InstanceNorm1d with running statistics": nn.InstanceNorm1d(6, affine=True, track_running_stats=True),
+    "Dropout with p = 0.3": nn.Dropout(0.3),
+    "AlphaDropout with p = 0.1": nn.AlphaDropout(0.1),
+}
+TAKEN = {
+    "batch": lambda: nn.BatchNorm1d(6, track_running_stats=False),
+    "group": lambda: nn.GroupNorm(2, 6),
+    "layer": lambda: nn.LayerNorm(6),
+    "dropout of nothing": lambda: nn.Dropout(0.0),
+}
+EVERY_TAKEN = pytest.mark.parametrize("name", TAKEN)
+
+
+@pytest.mark.parametrize("method", [mtl.Uniform(), mtl.ForkMerge()], ids=["weighting", "merging"])
+@pytest.mark.parametrize("found", REFUSED)
+def test_refuses_layers_that_it_cannot_train(found, method):
+    with pytest.raises(ValueError, match=rf"module 'trunk\.1' is a {found}.*expected .*mtlkit\.Weigher"):
+        mtl.fit(model(REFUSED[found]), data(), method, epochs=1, batch_size=8, device="cpu")
+
+
+@EVERY_TAKEN
+def test_losses_are_those_of_each_model(name):
+    stack = Stack(model(TAKEN[name]()), TASKS, SEEDS, **DOUBLE)
+    batch = stack_splits([data().train.take(torch.arange(s, s + 8)) for s in SEEDS], TASKS, "cpu", torch.float64)
+    losses, main = stack.losses(batch, {}), stack.main_loss(batch, {})
+    for s in range(len(SEEDS)):
+        alone = model(TAKEN[name]()).double()
+        alone.load_state_dict({n: value[s] for n, value in {**stack.parameters, **stack.buffers}.items()})
+        y = {names: target[s] for names, target in batch.y.items()}
+        expected = per_sample_losses(TASKS, alone(batch.x[s]), y)
+        torch.testing.assert_close(losses[s], expected)
+        torch.testing.assert_close(main[s], expected[:, 0].mean())
+
+
+@EVERY_TAKEN
+def test_fit_trains_them_as_a_plain_loop_does(name):
+    runs = mtl.fit(
+        model(TAKEN[name]()), data(), mtl.Uniform(), epochs=2, batch_size=8, lr=0.1, seeds=SEEDS, **DOUBLE
+    )  # fmt: skip
+    for seed in SEEDS:
+        net, train = model(TAKEN[name]()).double(), data().train
+        mtl.models.initialise(net, generator(seed, "weights", "cpu"))
+        descent = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+        order = Batches(len(train), 8, [generator(seed, "order", "cpu")])
+        for _ in range(6):
+            rows = train.take(next(order)[0])
+            descent.zero_grad()
+            per_sample_losses(TASKS, net(rows.x), pack(TASKS, rows.y)).mean().backward()
+            descent.step()
+        assert set(runs.state_dict(seed)) == set(net.state_dict())
+        for n, value in net.state_dict().items():
+            torch.testing.assert_close(runs.state_dict(seed)[n], value, rtol=1e-9, atol=1e-11)
+
+
+@EVERY_TAKEN
+@pytest.mark.parametrize("method", [mtl.SLGrad(), mtl.HydaLearn(), mtl.AlphaVIL(), mtl.ForkMerge(interval=2)])
+def test_a_seed_is_the_same_alone_under_every_kind_of_method(name, method):
+    options = {"epochs": 2, "batch_size": 8, **DOUBLE}
+    together = mtl.fit(model(TAKEN[name]()), data(), method, seeds=SEEDS, **options)
+    alone = mtl.fit(model(TAKEN[name]()), data(), method, seeds=SEEDS[1:], **options)
+    for n, value in alone.state_dict(SEEDS[1]).items():
+        torch.testing.assert_close(together.state_dict(SEEDS[1])[n], value, rtol=1e-9, atol=1e-11)
