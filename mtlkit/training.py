@@ -66,7 +66,8 @@ def fit(
         name: what the frame calls this method; the weighting's class name when None.
 
     Raises:
-        ValueError: a batch larger than its split, no epochs, no seeds, tasks the model has no head for.
+        ValueError: a batch larger than its split, no epochs, no steps, no seeds, tasks the model has no
+            head for, a layer that cannot be stacked (:class:`mtlkit.stack.Stack`).
         TypeError: ``weighting`` is neither a Weighting nor a Merging.
     """
     if not isinstance(weighting, Weighting | Merging):

@@ -65,9 +65,8 @@ def test_losses_are_those_of_each_model(name):
 
 @EVERY_TAKEN
 def test_fit_trains_them_as_a_plain_loop_does(name):
-    runs = mtl.fit(
-        model(TAKEN[name]()), data(), mtl.Uniform(), epochs=2, batch_size=8, lr=0.1, seeds=SEEDS, **DOUBLE
-    )  # fmt: skip
+    options = {"epochs": 2, "batch_size": 8, "lr": 0.1, **DOUBLE}
+    runs = mtl.fit(model(TAKEN[name]()), data(), mtl.Uniform(), seeds=SEEDS, **options)
     for seed in SEEDS:
         net, train = model(TAKEN[name]()).double(), data().train
         mtl.models.initialise(net, generator(seed, "weights", "cpu"))
