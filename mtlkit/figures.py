@@ -210,14 +210,15 @@ def hero(runs: Runs, table: pd.DataFrame, *, title: str, metric: str = "main-tas
 
 
 @_styled
-def task_weights(runs: Sequence[Runs], *, share_of: str | None = None) -> Figure:
-    """The share of the total weight that each task got in each epoch, one panel per method.
+def task_weights(panels: Mapping[str, Runs], *, share_of: str | None = None) -> Figure:
+    """The share of the total weight that each task got in each epoch, one panel per run.
 
     Args:
+        panels: title to run.
         share_of: draw this task alone and all others together; every task when None.
     """
-    figure, axes = _figure(len(runs), width=3.8, height=3.0, sharey=True)
-    for axis, run in zip(axes[0], runs, strict=True):
+    figure, axes = _figure(len(panels), width=3.4, height=3.0, sharey=True)
+    for axis, (title, run) in zip(axes[0], panels.items(), strict=True):
         rows = run.frame[(run.frame.metric == "weight") & (run.frame.split == "train")]
         if share_of is not None:
             rows = rows.assign(task=rows["task"].where(rows["task"] == share_of, "all auxiliaries"))
@@ -227,7 +228,7 @@ def task_weights(runs: Sequence[Runs], *, share_of: str | None = None) -> Figure
             colour = (RED, BLUE, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY)[number % 8]
             axis.plot(band.index, band["mean"], ("-", "--", "-.", ":")[number % 4], color=colour, label=task)
             axis.fill_between(band.index, band["low"], band["high"], color=colour, alpha=0.15, linewidth=0)
-        axis.set(title=run.method, xlabel="epoch", ylim=(0, 1))
+        axis.set(title=title, xlabel="epoch", ylim=(0, 1))
     axes[0, 0].set_ylabel("share of the total weight")
     axes[0, 0].legend(loc="best")
     return figure

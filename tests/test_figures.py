@@ -43,7 +43,7 @@ def test_ranking_puts_the_lowest_loss_on_top(table):
 
 
 def test_task_weights_are_shares(runs):
-    axis = figures.task_weights(runs, share_of="is_8").axes[0]
+    axis = figures.task_weights({"a": runs[0], "b": runs[1]}, share_of="is_8").axes[0]
     assert axis.lines[0].get_ydata().tolist() == pytest.approx([0.1, 0.1])
     assert axis.lines[1].get_ydata().tolist() == pytest.approx([0.9, 0.9])
 
