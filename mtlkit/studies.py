@@ -84,7 +84,9 @@ def study(
     *,
     lrs: Sequence[float],
     tuning_seeds: int | Sequence[int],
+    tuning_epochs: int,
     seeds: int | Sequence[int],
+    epochs: int,
     jobs: int = 2,
     **options,
 ) -> Study:
@@ -95,6 +97,8 @@ def study(
         lrs: the grid, the same for every candidate; with one entry nothing is tuned.
         tuning_seeds: seeds of the search. No choice looks at a test split; but where every seed draws
             its own splits of the same rows, one seed's test rows are among another's meta rows.
+        tuning_epochs: length of the runs of the search, which may be shorter than the final ones.
+        epochs: length of the final runs.
         jobs: processes side by side; the results do not depend on it.
         options: passed to :func:`mtlkit.training.fit`. ``steps_per_epoch`` is one pass over the first
             candidate's training split unless given, so that everyone makes the same number of steps.
@@ -110,22 +114,21 @@ def study(
     first = next(iter(candidates.values())).data.train
     options.setdefault("steps_per_epoch", len(first) // options.get("batch_size", BATCH_SIZE))
 
-    def runs(jobs_to_do: list[tuple[str, float]], label: str, with_seeds: int | Sequence[int]) -> list[Runs]:
+    def runs(jobs_to_do: list[tuple[str, float]], label: str, **budget) -> list[Runs]:
         calls = (
-            joblib.delayed(_fit)(candidates[name], name=name, lr=lr, seeds=with_seeds, **options)
-            for name, lr in jobs_to_do
+            joblib.delayed(_fit)(candidates[name], name=name, lr=lr, **budget, **options) for name, lr in jobs_to_do
         )
         done = joblib.Parallel(n_jobs=jobs, return_as="generator")(calls)
         return [run for _, run in zip(progress(jobs_to_do, label), done, strict=True)]
 
     grid = [(name, lr) for name in candidates for lr in lrs] if len(lrs) > 1 else []
-    tried = runs(grid, "choosing learning rates", tuning_seeds)
+    tried = runs(grid, "choosing learning rates", seeds=tuning_seeds, epochs=tuning_epochs)
     rows = [(name, lr, _meta_loss(run)) for (name, lr), run in zip(grid, tried, strict=True)]
     tuning = pd.DataFrame(rows, columns=["method", "lr", "meta_loss"])
     best = tuning.loc[tuning.groupby("method")["meta_loss"].idxmin()].set_index("method")["lr"] if grid else {}
     chosen = {name: float(best[name]) if grid else float(lrs[0]) for name in candidates}
     tuning["chosen"] = [lr == chosen[name] for name, lr in grid]
-    final = runs(list(chosen.items()), "training with all seeds", seeds)
+    final = runs(list(chosen.items()), "training with all seeds", seeds=seeds, epochs=epochs)
     return Study(dict(zip(candidates, final, strict=True)), chosen, tuning)
 
 

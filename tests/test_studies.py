@@ -7,7 +7,8 @@ import torch
 import mtlkit as mtl
 from mtlkit import studies
 
-OPTIONS = {"epochs": 2, "batch_size": 50, "steps_per_epoch": 5, "dtype": torch.float64, "device": "cpu"}
+BUDGET = {"epochs": 2, "tuning_epochs": 1}
+OPTIONS = {"batch_size": 50, "steps_per_epoch": 5, "dtype": torch.float64, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def candidates():
 
 @pytest.fixture(scope="module")
 def outcome(candidates):
-    return studies.study(candidates, lrs=[0.1, 1e6], tuning_seeds=2, seeds=3, jobs=1, **OPTIONS)
+    return studies.study(candidates, lrs=[0.1, 1e6], tuning_seeds=2, seeds=3, jobs=1, **BUDGET, **OPTIONS)
 
 
 def test_baselines_train_on_what_their_name_says(candidates):
@@ -47,7 +48,7 @@ def test_the_rate_is_chosen_by_the_meta_loss_and_a_diverging_one_never(outcome, 
         assert rows["chosen"].sum() == 1
         assert outcome.lrs[method] == best["lr"]
     again = mtl.fit(
-        candidates["Uniform"].model, candidates["Uniform"].data, mtl.Uniform(), lr=0.1, seeds=2, **OPTIONS
+        candidates["Uniform"].model, candidates["Uniform"].data, mtl.Uniform(), lr=0.1, seeds=2, epochs=1, **OPTIONS
     ).frame
     meta = again[(again.split == "meta") & (again.task == "is_8") & (again.metric == "loss")]
     expected = meta.groupby("seed")["value"].min().mean()
@@ -57,7 +58,7 @@ def test_the_rate_is_chosen_by_the_meta_loss_and_a_diverging_one_never(outcome, 
 
 def test_results_do_not_depend_on_the_number_of_processes(candidates, outcome):
     few = {name: candidates[name] for name in ("SLGrad", "Uniform")}
-    apart = studies.study(few, lrs=[0.1], tuning_seeds=2, seeds=3, jobs=2, **OPTIONS)
+    apart = studies.study(few, lrs=[0.1], tuning_seeds=2, seeds=3, jobs=2, **BUDGET, **OPTIONS)
     assert apart.lrs == {"SLGrad": 0.1, "Uniform": 0.1}
     assert apart.tuning.empty
     assert apart.runs["Uniform"].frame.equals(outcome.runs["Uniform"].frame)
@@ -107,7 +108,7 @@ def test_saved_tables_round_trip_and_none_writes_nothing(outcome, tmp_path):
 
 def test_an_empty_grid_is_refused(candidates):
     with pytest.raises(ValueError, match="0 learning rates and"):
-        studies.study(candidates, lrs=[], tuning_seeds=1, seeds=1)
+        studies.study(candidates, lrs=[], tuning_seeds=1, seeds=1, **BUDGET)
 
 
 def test_spread_and_per_seed_are_of_the_selected_epoch(outcome):
@@ -126,9 +127,9 @@ def test_everyone_makes_the_same_number_of_steps(candidates, monkeypatch):
 
     def record(candidate, name, steps_per_epoch, **options):
         asked[name] = steps_per_epoch
-        return mtl.fit(candidate.model, candidate.data, candidate.weighting, name=name, **{**options, "epochs": 1})
+        return mtl.fit(candidate.model, candidate.data, candidate.weighting, name=name, **options)
 
     monkeypatch.setattr(studies, "_fit", record)
     few = {name: candidates[name] for name in ("Uniform", "meta rows only", "train + meta, half each")}
-    studies.study(few, lrs=[0.1], tuning_seeds=1, seeds=1, jobs=1, batch_size=100)
+    studies.study(few, lrs=[0.1], tuning_seeds=1, tuning_epochs=1, seeds=1, epochs=1, jobs=1, batch_size=100)
     assert set(asked.values()) == {10}
