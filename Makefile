@@ -1,15 +1,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
-NOTEBOOKS := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
+STUDIES := $(filter-out speed,$(basename $(notdir $(wildcard notebooks/*.ipynb))))
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help reproduce test lint lab notebooks clean
+.PHONY: help reproduce test lint lab notebooks speed clean
 
 help:
 	@echo "make reproduce  set up .venv, run every study again, compare tables and figures with the committed ones"
 	@echo "make test       set up .venv, lint, unit tests, notebook tests"
 	@echo "make lab        JupyterLab on the notebooks"
+	@echo "make speed      measure what weightings, seeds and branches cost, as ratios, and store the notebook"
 	@echo "make notebooks  run what changed and store the executed notebooks in notebooks/"
 
 .venv/installed: requirements.txt pyproject.toml
@@ -31,15 +32,19 @@ test: lint
 	$(BIN)/python -m mtlkit.notebook check notebooks/*.ipynb
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests mtlkit
 	OMP_NUM_THREADS=1 MTLKIT_PROGRESS=off $(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 \
-		--nbval-sanitize-with notebooks/sanitize.cfg notebooks
+		--nbval-sanitize-with notebooks/sanitize.cfg --ignore=notebooks/speed.ipynb notebooks
 
 lab: .venv/installed
 	$(BIN)/jupyter lab notebooks
 
 notebooks: .venv/installed
 	$(BIN)/dvc repro
-	for name in $(NOTEBOOKS); do $(BIN)/python -m mtlkit.notebook store build/executed/$$name.ipynb notebooks/$$name.ipynb || exit 1; done
+	for name in $(STUDIES); do $(BIN)/python -m mtlkit.notebook store build/executed/$$name.ipynb notebooks/$$name.ipynb || exit 1; done
 	$(BIN)/dvc repro
+
+speed: .venv/installed
+	$(BIN)/python -m mtlkit.notebook run notebooks/speed.ipynb build/executed/speed.ipynb --section speed
+	$(BIN)/python -m mtlkit.notebook store build/executed/speed.ipynb notebooks/speed.ipynb
 
 clean:
 	rm -rf build .pytest_cache .ruff_cache .hypothesis

@@ -272,6 +272,6 @@ def images(split: Split, *, count: int, shape: tuple[int, int]) -> Figure:
     for number, axis in enumerate(axes.flat):
         axis.axis("off")
         if number < count:
-            axis.imshow(split.x[number].reshape(shape), cmap="gray_r")
+            axis.imshow(split.x[number].reshape(shape).numpy(), cmap="gray_r")
             axis.set_title(" ".join(str(y[number].item()) for y in split.y.values()), loc="center")
     return figure
