@@ -30,7 +30,7 @@ class Runs:
             method adds is listed with it, e.g. :class:`mtlkit.AlphaVIL`.
         samples: one row per training sample and task: dataset, method, seed, row, task, noisy,
             weight (mean over all its visits, times batch size times number of tasks, so that
-            uniform weights are 1).
+            uniform weights are 1; NaN where the label is missing or the row was never visited).
         main: name of the main task.
         state: name to stacked parameters and buffers, (seeds, ...), after the last epoch.
     """
@@ -59,6 +59,11 @@ class Runs:
         if seed not in self.seeds:
             raise ValueError(f"no run with seed {seed}, expected one of {self.seeds}")
         return {name: value[self.seeds.index(seed)] for name, value in self.state.items()}
+
+    def weights(self) -> pd.DataFrame:
+        """The frame's rows of metric ``weight``: seed, epoch, split, task, metric, value."""
+        rows = self.frame[self.frame["metric"] == "weight"]
+        return rows[["seed", "epoch", "split", "task", "metric", "value"]]
 
     def selected(self) -> pd.Series:
         """Per seed, the epoch with the lowest main-task loss on the meta split (the first on a tie)."""
@@ -90,6 +95,18 @@ class Runs:
         return rows.groupby(by, sort=False)["value"].apply(interval).unstack()
 
 
+def join(parts: Sequence[Runs]) -> Runs:
+    """Runs of the same method with different seeds as one, in this order."""
+    if len(parts) == 1:
+        return parts[0]
+    return Runs(
+        pd.concat([part.frame for part in parts], ignore_index=True),
+        pd.concat([part.samples for part in parts], ignore_index=True),
+        parts[0].main,
+        {name: torch.cat([part.state[name] for part in parts]) for name in parts[0].state},
+    )
+
+
 class Recorder:
     """Collects what training measures, on its device, and reads it back once, at the end.
 
@@ -105,6 +122,7 @@ class Recorder:
         self.tasks = tasks = draws[0].tasks
         train = splits["train"]
         shape = (*train.rows.shape, len(tasks))
+        self.seed_axis = torch.arange(len(seeds), device=train.x.device)[:, None]
         self.given = torch.zeros(shape, dtype=train.x.dtype, device=train.x.device)
         self.given_before = self.given.clone()
         self.visits = torch.zeros(shape[:2], dtype=train.x.dtype, device=train.x.device)
@@ -114,6 +132,7 @@ class Recorder:
         self.noisy_weights: list[Tensor] = []
         self.reports: dict[tuple[str, str], list[Tensor]] = {}
         self.finite = torch.ones(len(seeds), dtype=torch.bool, device=train.x.device)
+        self.ends = torch.zeros(len(seeds), dtype=torch.long, device=train.x.device)
         self.lowest = torch.full((len(seeds),), torch.inf, dtype=train.x.dtype, device=train.x.device)
         self.selected: dict[str, Tensor] = {}
         self.last: dict[str, Tensor] = {}
@@ -138,6 +157,7 @@ class Recorder:
             self.losses[split].append(total / self.labels[split].sum(1))
             if split == "train":
                 self.finite &= torch.isfinite(total).all(1)
+                self.ends += self.finite
         if len(self.losses["train"]) > 1:
             now = self.given - self.given_before
             total = now.sum((1, 2))
@@ -158,6 +178,10 @@ class Recorder:
         """Whether no seed has finite training losses any more."""
         return not self.finite.any()
 
+    def weight_rows(self) -> pd.DataFrame:
+        """The frame's rows of metric ``weight`` so far: seed, epoch, split, task, metric, value."""
+        return self._tidy(torch.stack(self.weights, 1), "weight", "train", first_epoch=1)
+
     def runs(self, state: dict[str, Tensor]) -> Runs:
         """Everything recorded, as tidy frames.
 
@@ -167,7 +191,7 @@ class Recorder:
         curves = [
             self._tidy(torch.stack(losses, 1), "loss", split, first_epoch=0) for split, losses in self.losses.items()
         ]
-        curves.append(self._tidy(torch.stack(self.weights, 1), "weight", "train", first_epoch=1))
+        curves.append(self.weight_rows())
         for (metric, split), values in self.reports.items():
             curves.append(self._tidy(torch.stack(values, 1), metric, split, first_epoch=1))
         if self.splits["train"].noisy.any():
@@ -176,10 +200,17 @@ class Recorder:
             names = [task.name for task, noisy in zip(self.tasks, noisy_tasks, strict=True) if noisy]
             curves.append(shares[shares["task"].isin(names)])
         frame = pd.concat([*curves, self._metrics()], ignore_index=True)
+        frame = frame.sort_values("seed", kind="stable", key=lambda s: s.map(self.seeds.index), ignore_index=True)
         frame["diverged"] = frame["seed"].map(dict(zip(self.seeds, (~self.finite).tolist(), strict=True)))
+        frame = frame[frame["epoch"] <= frame["seed"].map(self._last_epochs())].reset_index(drop=True)
         frame.insert(0, "method", self.method)
         frame.insert(0, "dataset", self.draws[0].name)
         return Runs(frame, self._samples(), self.tasks[0].name, {k: v.detach().cpu() for k, v in state.items()})
+
+    def _last_epochs(self) -> dict[int, int]:
+        """Each seed's last epoch: a diverged seed stops at its first loss that is not finite."""
+        last = len(self.losses["train"]) - 1
+        return {seed: min(end, last) for seed, end in zip(self.seeds, self.ends.tolist(), strict=True)}
 
     def _tidy(self, values: Tensor, metric: str, split: str, first_epoch: int) -> pd.DataFrame:
         """(S, epochs, T) to rows."""
@@ -194,9 +225,8 @@ class Recorder:
         main = self.tasks[0]
         meta = torch.stack(self.losses["meta"], 1)[..., 0]
         best = torch.where(torch.isfinite(meta), meta, torch.inf).argmin(1).tolist()
-        end = meta.shape[1] - 1
-        rows = []
-        for s, seed in enumerate(self.seeds):
+        ends, rows = self._last_epochs(), []
+        for s, (seed, end) in enumerate(ends.items()):
             for epoch, kept in {best[s]: self.selected, end: self.last}.items():
                 for split, found in kept.items():
                     target = self.draws[s].splits[split].y[main.name]
@@ -208,6 +238,7 @@ class Recorder:
         train = self.splits["train"]
         names = [task.name for task in self.tasks]
         n_seeds, n_rows, n_tasks = self.given.shape
+        weight = torch.where(self.labels["train"], self.given / self.visits.unsqueeze(-1), torch.nan)
         return pd.DataFrame(
             {
                 "dataset": self.draws[0].name,
@@ -216,7 +247,7 @@ class Recorder:
                 "row": train.rows.cpu().flatten().repeat_interleave(n_tasks).numpy(),
                 "task": pd.Categorical(np.tile(names, n_seeds * n_rows), categories=names),
                 "noisy": train.noisy.cpu().flatten().numpy(),
-                "weight": (self.given / self.visits.unsqueeze(-1)).double().cpu().flatten().numpy(),
+                "weight": weight.double().cpu().flatten().numpy(),
             }
         )
 

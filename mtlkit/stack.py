@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -10,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._pytree import tree_leaves, tree_map
 
 from mtlkit.datasets import Split
 from mtlkit.models import MultiTaskModel, initialise
@@ -22,19 +25,24 @@ EVALUATION_ROWS = 4096
 class Stack:
     """S freshly initialised models as one; every tensor has a leading seed axis.
 
+    The training batch runs in training mode: each seed draws its dropout masks from its own stream.
+    Held-out batches, and the main task's loss and score on whatever batch, run in evaluation mode.
+
     Args:
         model: gives the architecture; it is not changed.
         tasks: main task first.
         seeds: each model's initial weights are drawn from its seed.
+        autocast: run the models in bfloat16 where torch.autocast finds that safe; parameters, outputs
+            and losses keep ``dtype``.
 
     Attributes:
-        parameters: (S, *) each, leaves of the graph.
+        parameters: (S, *) each.
         buffers: (S, *) each.
         shared: names of the trunk's parameters.
         last: names of its last layer's.
 
     Raises:
-        ValueError: a norm layer with running statistics, or dropout, in the model.
+        ValueError: a norm layer with running statistics, or an unusual kind of dropout, in the model.
     """
 
     def __init__(
@@ -44,50 +52,62 @@ class Stack:
         seeds: Sequence[int],
         device: str | torch.device,
         dtype: torch.dtype,
+        autocast: bool = False,
     ) -> None:
-        _check_layers(model)
-        self.template = copy.deepcopy(model).to(dtype=dtype)
+        self.template = copy.deepcopy(model).to(dtype=dtype).train()
+        _check_layers(self.template)
         self.tasks, self.main = tuple(tasks), tasks[0]
+        self.dtype, self.autocast = dtype, torch.autocast(torch.device(device).type, torch.bfloat16, autocast, False)
         models = []
         for seed in seeds:
             fresh = copy.deepcopy(self.template).cpu()
             initialise(fresh, generator(seed, "weights", "cpu"))
             models.append(fresh.to(device))
         self.parameters, self.buffers = torch.func.stack_module_state(models)
+        self.masked = _seed_dropout(self.template)
         self.template.to(device)
+        self.judge = copy.deepcopy(self.template).eval()
+        self.streams = [generator(seed, "dropout", device) for seed in seeds]
         self.shared = tuple(name for name in self.parameters if name.startswith("trunk."))
         self.last = tuple(n for n in self.shared if n.rpartition(".")[0] == self.shared[-1].rpartition(".")[0])
 
+    def masks(self, *copies: int) -> Params:
+        """New keys (S, *copies) for the dropout masks of one batch, by the names that :meth:`losses` knows."""
+        if not self.masked:
+            return {}
+        shape = (*copies, len(self.masked))
+        drawn = [torch.randint(2**62, shape, generator=g, device=g.device) for g in self.streams]
+        return dict(zip(self.masked, torch.stack(drawn).unbind(-1), strict=True))
+
     def losses(self, batch: Split, own: Params) -> Tensor:
-        """Per-sample losses (S, B, T) with ``own`` in place of the parameters of those names.
+        """Per-sample losses (S, B, T) in training mode, with ``own`` in place of the state of those names.
 
         ``own`` and the batch may be several copies of the stack, one after the other: (K S, ...).
         """
 
-        def one(p: Params, b: Params, x: Tensor, y: dict) -> Tensor:
-            return per_sample_losses(self.tasks, functional_call(self.template, (p, b), (x,)), y)
+        def one(state: Params, x: Tensor, y: dict) -> Tensor:
+            return per_sample_losses(self.tasks, self._call(self.template, state, x), y)
 
-        size = len(next(iter(self.parameters.values())))
-        copies = len(batch.x) // size
+        copies = len(batch.x) // len(next(iter(self.parameters.values())))
         tiled = {name: value.repeat(copies, *[1] * (value.ndim - 1)) for name, value in self.buffers.items()}
-        return torch.vmap(one)({**self.parameters, **own}, tiled, batch.x, batch.y)
+        return _of_each(one, {**self.parameters, **tiled, **own}, batch.x, batch.y)
 
     def main_output(self, batch: Split, own: Params) -> Tensor:
-        """Outputs (S, B, ...) of the main task; no other head runs."""
+        """Outputs (S, B, ...) of the main task in evaluation mode; no other head runs."""
 
-        def one(p: Params, b: Params, x: Tensor) -> Tensor:
-            return functional_call(self.template, (p, b), (x, (self.main.name,)))[self.main.name]
+        def one(state: Params, x: Tensor) -> Tensor:
+            return self._call(self.judge, state, x, (self.main.name,))[self.main.name]
 
-        return torch.vmap(one)({**self.parameters, **own}, self.buffers, batch.x)
+        return _of_each(one, {**self.parameters, **self.buffers, **own}, batch.x)
 
     def main_loss(self, batch: Split, own: Params) -> Tensor:
-        """The main task's mean loss (S,) over the batch's labelled samples."""
+        """The main task's mean loss (S,) over the batch's labelled samples, in evaluation mode."""
 
         def one(output: Tensor, target: Tensor) -> Tensor:
             task, y = (self.main,), {(self.main.name,): target.unsqueeze(1)}
             return mean_losses(per_sample_losses(task, {self.main.name: output}, y), presence(task, y)).squeeze(-1)
 
-        return torch.vmap(one)(self.main_output(batch, own), self._main_target(batch))
+        return _of_each(one, self.main_output(batch, own), self._main_target(batch))
 
     def main_score(self, metric: Callable[[Tensor, Tensor], float], batch: Split, own: Params) -> Tensor:
         """A metric of the main task (S,), to be lowered, one seed after the other."""
@@ -98,16 +118,32 @@ class Stack:
         names = next(names for names in batch.y if self.main.name in names)
         return batch.y[names][:, :, names.index(self.main.name)]
 
-    def present(self, batch: Split) -> Tensor:
-        """Which labels are there: (S, B, T) bool."""
-        return torch.vmap(lambda y: presence(self.tasks, y))(batch.y)
+    def present(self, split: Split) -> Tensor:
+        """Which labels are there: (S, N, T) bool."""
+        return torch.vmap(lambda y: presence(self.tasks, y))(split.y)
 
     @torch.no_grad()
     def outputs(self, x: Tensor) -> dict[str, Tensor]:
-        """All outputs for all rows of x (S, N, ...), a few thousand at a time."""
-        run = torch.vmap(lambda p, b, rows: functional_call(self.template, (p, b), (rows,)))
-        parts = [run(self.parameters, self.buffers, chunk) for chunk in x.split(EVALUATION_ROWS, dim=1)]
+        """All outputs for all rows of x (S, N, ...) in evaluation mode, a few thousand at a time."""
+        state = {**self.parameters, **self.buffers}
+
+        def one(state: Params, rows: Tensor) -> dict[str, Tensor]:
+            return self._call(self.judge, state, rows)
+
+        parts = [_of_each(one, state, chunk) for chunk in x.split(EVALUATION_ROWS, dim=1)]
         return {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
+
+    def _call(self, model: nn.Module, state: Params, *inputs: object) -> dict[str, Tensor]:
+        with self.autocast:
+            outputs = functional_call(model, state, inputs)
+        return {name: output.to(self.dtype) for name, output in outputs.items()}
+
+
+def _of_each(function: Callable[..., object], *stacked: object) -> object:
+    """``torch.vmap(function)(*stacked)``; a stack of one is not mapped, which is faster and gives the same."""
+    if len(tree_leaves(stacked)[0]) > 1:
+        return torch.vmap(function)(*stacked)
+    return tree_map(lambda t: t.unsqueeze(0), function(*tree_map(lambda t: t.squeeze(0), stacked)))
 
 
 def _check_layers(model: nn.Module) -> None:
@@ -118,11 +154,59 @@ def _check_layers(model: nn.Module) -> None:
                 f"{found} running statistics, which fit does not update; expected GroupNorm, LayerNorm or "
                 "track_running_stats=False (a loop of your own with mtlkit.Weigher takes running statistics)"
             )
-        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
+        inner = getattr(module, "dropout", 0)
+        rate = module.p if isinstance(module, (nn.AlphaDropout, nn.FeatureAlphaDropout)) else inner
+        if isinstance(rate, numbers.Real) and rate > 0:
             raise ValueError(
-                f"{found} p = {module.p:g}, and fit has no random stream for dropout; expected a model without it "
-                "(a loop of your own with mtlkit.Weigher takes dropout)"
+                f"{found} dropout of {rate:g}, for which fit has no random stream; expected Dropout, Dropout1d, "
+                "Dropout2d or Dropout3d (a loop of your own with mtlkit.Weigher takes any)"
             )
+
+
+class SeededDropout(nn.Module):
+    """Dropout whose mask follows from a key, so that it is one seed's own however seeds are stacked.
+
+    torch's own dropout draws from one stream for a whole stack, which a seed alone would not see. Element
+    i is kept or not by a hash of the key and i (the finaliser of SplitMix64: Steele, Lea, Flood,
+    *Fast splittable pseudorandom number generators*, OOPSLA 2014).
+
+    Args:
+        p: the chance that an element is set to zero; the others are divided by 1 - p.
+        channels: drop whole channels of (B, C, ...) inputs, as ``nn.Dropout2d`` does.
+
+    Attributes:
+        key: () int64.
+    """
+
+    def __init__(self, p: float, channels: bool) -> None:
+        super().__init__()
+        self.p, self.channels = p, channels
+        self.register_buffer("key", torch.zeros((), dtype=torch.long), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ...) to the same shape."""
+        if not self.training:
+            return x
+        shape = (*x.shape[:2], *[1] * (x.ndim - 2)) if self.channels else x.shape
+        place = torch.arange(1, math.prod(shape) + 1, device=x.device).view(shape)
+        hashed = self.key + place * -0x61C8864680B583EB
+        hashed = (hashed ^ _shifted(hashed, 30)) * -0x40A7B892E31B1A47
+        hashed = (hashed ^ _shifted(hashed, 27)) * -0x6B2FB644ECCEEE15
+        uniform = _shifted(hashed ^ _shifted(hashed, 31), 11).double() * 2.0**-53
+        return torch.where(uniform < self.p, 0, x / max(1 - self.p, 1e-12))
+
+
+def _shifted(value: Tensor, by: int) -> Tensor:
+    """Logical shift of int64 to the right."""
+    return (value >> by) & ((1 << (64 - by)) - 1)
+
+
+def _seed_dropout(model: nn.Module) -> list[str]:
+    """Replace the model's dropout layers by :class:`SeededDropout`; the names of their keys."""
+    found = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
+    for name, module in found:
+        model.set_submodule(name, SeededDropout(module.p, channels=not isinstance(module, nn.Dropout)))
+    return [f"{name}.key" for name, _ in found]
 
 
 def stack_splits(

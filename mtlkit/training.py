@@ -1,4 +1,4 @@
-"""Train: one visible loop, all seeds of a run stacked into one program."""
+"""Train: one visible loop, the seeds of a run stacked into one program."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import functools
 import numbers
 from collections.abc import Callable, Sequence
 
+import joblib
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from mtlkit.datasets import Dataset, Split
+from mtlkit.engine import Descent, check_elementwise
 from mtlkit.merging import Branches, Merging, stacks_well
 from mtlkit.models import MultiTaskModel
 from mtlkit.progress import progress
-from mtlkit.results import Recorder, Runs
-from mtlkit.signals import Params, Problem
+from mtlkit.results import Recorder, Runs, join
 from mtlkit.stack import Batches, Stack, generator, stack_splits, take
-from mtlkit.weighting import Weighting, per_sample, step
+from mtlkit.weighting import Weighting, per_sample
 
 PURPOSES = ("order", "meta order", "branch order", "noise")
-"""Each seed has a random stream of its own for each of these, and for its initial weights."""
+"""Each seed has a random stream of its own for each of these, and for its initial weights and dropout."""
 
 BATCH_SIZE = 64
 SGD = functools.partial(torch.optim.SGD, momentum=0.9)
@@ -37,15 +39,24 @@ def fit(
     steps_per_epoch: int | None = None,
     lr: float = 1e-2,
     optimizer: Callable[..., torch.optim.Optimizer] = SGD,
+    clip: float | None = None,
     seeds: int | Sequence[int] = 1,
+    chunk: int | None = None,
+    jobs: int = 1,
     dtype: torch.dtype = torch.float32,
+    autocast: bool = False,
+    compile: bool = False,
     device: str | torch.device = "auto",
     name: str | None = None,
+    watch: Callable[[pd.DataFrame], None] | None = None,
 ) -> Runs:
     """Train ``model`` on ``data`` under ``weighting``, once per seed.
 
-    Every seed has its own draw of the data (``data.resample(seed)``), initial weights and data
-    order; those are the same for every method, so runs can be compared in pairs.
+    Every seed has its own draw of the data (``data.resample(seed)``), initial weights, data order and
+    dropout masks; those are the same for every method, so runs can be compared in pairs. How many
+    seeds are trained together, and in how many processes, changes nothing but the speed and the rounding
+    (float64: 1e-10 after a few steps; float32: rounding errors grow with the steps as they do on another
+    processor).
 
     Args:
         model: gives the architecture; it is not changed.
@@ -60,14 +71,23 @@ def fit(
         lr: learning rate, handed to ``optimizer``.
         optimizer: called with the stacked parameters and ``lr``; an elementwise optimiser of
             ``torch.optim``.
+        clip: largest gradient norm of a step, for each seed by itself; for per-step methods.
         seeds: a number of seeds, 0 to seeds - 1, or the seeds themselves.
+        chunk: how many seeds are stacked into one program, which bounds the memory. When None: all,
+            but one for a model with convolutions on a CPU, where stacked convolutions are slow.
+        jobs: processes that train chunks side by side.
         dtype: of parameters and inputs.
+        autocast: run the model in bfloat16 where torch.autocast finds that safe.
+        compile: trace and compile the step (:class:`mtlkit.engine.Descent`), for per-step methods. It
+            takes a compiler and half a minute or more at the start.
         device: ``"auto"`` is the GPU if there is one.
         name: what the frame calls this method; the weighting's class name when None.
+        watch: called after every epoch with the frame's rows of metric ``weight`` so far.
 
     Raises:
         ValueError: a batch larger than its split, no epochs, no steps, no seeds, tasks the model has no
-            head for, a layer that cannot be stacked (:class:`mtlkit.stack.Stack`).
+            head for, a layer that cannot be stacked (:class:`mtlkit.stack.Stack`), an optimiser that is not
+            elementwise, ``watch`` with several processes, ``clip`` or ``compile`` for a per-epoch method.
         TypeError: ``weighting`` is neither a Weighting nor a Merging.
     """
     if not isinstance(weighting, Weighting | Merging):
@@ -84,13 +104,57 @@ def fit(
         if not 1 <= size <= rows:
             raise ValueError(f"{what} is {size}, expected 1 to {rows} (rows of the {split} split)")
     steps_per_epoch = len(data.train) // batch_size if steps_per_epoch is None else steps_per_epoch
-    for what, number in (("epochs", epochs), ("steps_per_epoch", steps_per_epoch)):
-        if number < 1:
-            raise ValueError(f"{what} is {number}, expected at least 1")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    label = name or type(weighting).__name__
+    if chunk is None:
+        chunk = len(seeds) if stacks_well(model, device) else 1
+    counts = {"epochs": epochs, "steps_per_epoch": steps_per_epoch, "chunk": chunk, "jobs": jobs}
+    for what, number in counts.items():
+        if number < 1:
+            raise ValueError(f"{what} is {number}, expected at least 1")
+    if watch is not None and jobs > 1:
+        raise ValueError(f"jobs is {jobs}, but watch sees one process only: expected jobs=1")
+    if isinstance(weighting, Merging) and (clip is not None or compile):
+        raise ValueError(f"clip and compile are for per-step methods, {type(weighting).__name__} merges once per epoch")
+    check_elementwise(functools.partial(optimizer, lr=lr))
 
+    chunks = [seeds[start : start + chunk] for start in range(0, len(seeds), chunk)]
+    train = functools.partial(
+        _train, model, data, weighting, epochs=epochs, batch_size=batch_size, meta_batch_size=meta_batch_size,
+        steps_per_epoch=steps_per_epoch, lr=lr, optimizer=optimizer, clip=clip, dtype=dtype, autocast=autocast,
+        compile=compile, device=device, label=name or type(weighting).__name__,
+    )  # fmt: skip
+    if jobs > 1 and len(chunks) > 1:
+        return join(joblib.Parallel(n_jobs=jobs)(joblib.delayed(train)(part) for part in chunks))
+    done: list[Runs] = []
+    for part in chunks:
+        before = [run.weights() for run in done]
+        show = None if watch is None else lambda rows, before=before: watch(pd.concat([*before, rows]))
+        done.append(train(part, watch=show))
+    return join(done)
+
+
+def _train(
+    model: MultiTaskModel,
+    data: Dataset,
+    weighting: Weighting | Merging,
+    seeds: Sequence[int],
+    *,
+    epochs: int,
+    batch_size: int,
+    meta_batch_size: int,
+    steps_per_epoch: int,
+    lr: float,
+    optimizer: Callable[..., torch.optim.Optimizer],
+    clip: float | None,
+    dtype: torch.dtype,
+    autocast: bool,
+    compile: bool,
+    device: str | torch.device,
+    label: str,
+    watch: Callable[[pd.DataFrame], None] | None = None,
+) -> Runs:
+    """Train these seeds as one program; see :func:`fit`."""
     draws = [data.resample(seed) for seed in seeds]
 
     def stacked(split: str, epoch: int = 0) -> Split:
@@ -98,7 +162,7 @@ def fit(
         return stack_splits(parts, data.tasks, device, dtype)
 
     splits = {split: stacked(split) for split in data.splits}
-    stack = Stack(model, data.tasks, seeds, device, dtype)
+    stack = Stack(model, data.tasks, seeds, device, dtype, autocast)
     streams = {purpose: [generator(seed, purpose, device) for seed in seeds] for purpose in PURPOSES}
     train_rows = Batches(len(data.train), batch_size, streams["order"])
     meta_rows = Batches(len(data.meta), meta_batch_size, streams["meta order"])
@@ -110,6 +174,7 @@ def fit(
             stack.losses,
             stack.main_loss,
             None if weighting.metric is None else functools.partial(stack.main_score, weighting.metric),
+            stack.masks,
             take,
             splits,
             data.tasks,
@@ -121,53 +186,27 @@ def fit(
         )
     else:
         learned = weighting.learn(len(data.tasks), like)
-        learned = None if learned is None else learned.expand(len(seeds), -1).clone().requires_grad_()
-        descent = optimizer([*stack.parameters.values(), *([] if learned is None else [learned])], lr=lr)
+        learned = None if learned is None else learned.expand(len(seeds), -1).clone()
+        descend = Descent(stack, weighting, learned, optimizer, lr, clip=clip, compile=compile)
+    regression = torch.tensor([task.kind == "regression" for task in data.tasks], device=device)
 
-    def problem(batch: Split) -> Problem:
-        meta = functools.cache(lambda: take(splits["meta"], next(meta_rows)))
-
-        def meta_loss(own: Params) -> Tensor:
-            return stack.main_loss(meta(), own)
-
-        def main_metric(own: Params) -> Tensor:
-            scored = batch if weighting.on == "batch" else meta()
-            if weighting.metric is None:
-                return stack.main_loss(scored, own)
-            return stack.main_score(weighting.metric, scored, own)
-
-        losses = functools.partial(stack.losses, batch)
-        return Problem(
-            stack.parameters,
-            stack.shared,
-            stack.last,
-            losses,
-            meta_loss,
-            main_metric,
-            lr=lr,
-            stacked_score=weighting.metric is None,
-            stacked_tasks=stacks_well(stack.template, device),
-        )
-
-    def given(batch: Split, epoch: int) -> dict[str, Tensor | None]:
-        regression = torch.tensor([task.kind == "regression" for task in data.tasks], device=device)
+    def given(epoch: int) -> dict[str, Tensor]:
+        on = {"dtype": dtype, "device": device}
         fields = {
-            "present": lambda: stack.present(batch),
             "noise": lambda: torch.stack([torch.randn(len(data.tasks), generator=g, **on) for g in streams["noise"]]),
             "epoch": lambda: torch.full((len(seeds),), epoch - 1, device=device),
             "regression": lambda: regression.expand(len(seeds), -1),
-            "learned": lambda: learned,
         }
-        return {name: field() for name, field in fields.items() if name == "present" or name in weighting.reads}
+        return {name: field() for name, field in fields.items() if name in weighting.reads}
 
     def evaluate() -> None:
         recorder.evaluated({split: stack.outputs(rows.x) for split, rows in splits.items()})
 
-    on = {"dtype": dtype, "device": device}
     evaluate()
     for epoch in progress(range(1, epochs + 1), f"{label} on {data.name}"):
         if data.train_at is not None:
             splits["train"] = stacked("train", epoch)
+        present = stack.present(splits["train"])
         if isinstance(weighting, Merging):
             branches.data = splits["train"]
             merged = weighting.epoch(branches.epoch(stack.parameters), state)
@@ -176,19 +215,18 @@ def fit(
                 for name, value in stack.parameters.items():
                     value.copy_(merged.parameters[name])
             every_row = torch.arange(len(data.train), device=device).expand(len(seeds), -1)
-            recorder.weighed(every_row, per_sample(merged.weights, stack.present(splits["train"])))
+            recorder.weighed(every_row, per_sample(merged.weights, present))
             recorder.reported(merged.report)
         else:
             for _ in range(steps_per_epoch):
                 rows = next(train_rows)
-                batch = take(splits["train"], rows)
-                taken = step(weighting, problem(batch), state, **given(batch, epoch))
-                state = taken.state
-                descent.zero_grad()
-                taken.objective.sum().backward()
-                descent.step()
-                recorder.weighed(rows, per_sample(taken.weights, taken.signal.present))
+                batch, labelled = take(splits["train"], rows), present[recorder.seed_axis, rows]
+                meta = take(splits["meta"], next(meta_rows)) if weighting.uses_meta else None
+                weights, state = descend(batch, meta, state, present=labelled, **given(epoch))
+                recorder.weighed(rows, per_sample(weights, labelled))
         evaluate()
+        if watch is not None:
+            watch(recorder.weight_rows())
         if recorder.all_diverged():
             break
     return recorder.runs({**stack.parameters, **stack.buffers})

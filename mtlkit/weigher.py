@@ -14,13 +14,12 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from mtlkit.signals import Params, Problem, mean_losses, score
+from mtlkit.signals import OF_META, Params, Problem, mean_losses, prefers_two_passes, score
 from mtlkit.tasks import Packed, Task, check_tasks, pack, per_sample_losses, presence
 from mtlkit.weighting import Weighting, step
 
 Shared = nn.Module | Iterable[nn.Parameter] | Iterable[str]
 
-OF_META = frozenset({"alignment", "meta_alignment", "meta_norm"})
 OF_SHARED = OF_META | {"gramian", "last_norms"}
 
 NO_CHECKPOINTING = "this weighting runs the model at swapped parameters: switch gradient checkpointing off"
@@ -102,6 +101,7 @@ class Weigher:
         self._learned = None if learned is None else nn.Parameter(learned)
         self._regression = torch.tensor([task.kind == "regression" for task in self.tasks], device=first.device)
         self._generator = torch.Generator().manual_seed(seed)
+        self._two_pass: bool | None = None
         self.weights: Tensor | None = None
 
     def __call__(
@@ -153,15 +153,20 @@ class Weigher:
             main_loss = self._main_loss(held_out, y_meta)
             if self.weighting.on == "meta":
                 scored = held_out, y_meta
+        if self._two_pass is None:
+            trial = functools.partial(_losses, run(x, updates=False), self.tasks, targets)
+            with torch.random.fork_rng(), torch.autocast(self._device.type, enabled=False):
+                self._two_pass = "alignment" in self.weighting.reads and prefers_two_passes(trial, parameters)
         problem = Problem(
             parameters,
             shared,
             last,
-            losses=lambda own: training(own, lambda outputs: per_sample_losses(self.tasks, outputs, targets)),
+            losses=functools.partial(_losses, training, self.tasks, targets),
             meta_loss=main_loss,
             score=self._score(*scored),
             lr=self.lr or 0.0,
             stacked_score=False,
+            two_pass=self._two_pass,
         )
         given = {"present": presence(self.tasks, targets), "learned": self._learned, "regression": self._regression}
         if "noise" in self.weighting.reads:
@@ -193,8 +198,7 @@ class Weigher:
             raise ValueError(f"shared: all its parameters are frozen, but {method} reads their gradients")
         if "last_norms" in reads and not last:
             raise ValueError(f"last: all its parameters are frozen, but {method} reads their gradients")
-        reads_meta = not OF_META.isdisjoint(reads) or ("gains" in reads and self.weighting.on == "meta")
-        if meta is None and reads_meta:
+        if meta is None and self.weighting.uses_meta:
             raise ValueError(f"meta is None, but {method} looks at a held-out batch: pass meta=(x, y)")
         if meta is not None and len(meta) != 2:
             raise ValueError(f"meta has {len(meta)} parts, expected a pair (x, y)")
@@ -316,6 +320,10 @@ class _Run:
         if not isinstance(outputs, Mapping):
             raise TypeError(f"the model returned a {type(outputs).__name__}, expected outputs by task name")
         return {name: _wide(output) for name, output in outputs.items()}
+
+
+def _losses(run: _Run, tasks: Sequence[Task], targets: Packed, own: Params) -> Tensor:
+    return run(own, lambda outputs: per_sample_losses(tasks, outputs, targets))
 
 
 def _wide(output: Any) -> Any:

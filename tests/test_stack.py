@@ -6,7 +6,7 @@ from torch import nn
 
 import mtlkit as mtl
 from mtlkit.datasets import Dataset, Split
-from mtlkit.stack import Batches, Stack, generator, stack_splits
+from mtlkit.stack import Batches, SeededDropout, Stack, generator, stack_splits
 from mtlkit.tasks import pack, per_sample_losses
 
 TASKS = (mtl.Task("main", "binary"), mtl.Task("other", "regression"))
@@ -30,8 +30,8 @@ def model(layer):
 REFUSED = {
     "BatchNorm1d with running statistics": nn.BatchNorm1d(6),
     "InstanceNorm1d with running statistics": nn.InstanceNorm1d(6, affine=True, track_running_stats=True),
-    "Dropout with p = 0.3": nn.Dropout(0.3),
-    "AlphaDropout with p = 0.1": nn.AlphaDropout(0.1),
+    "AlphaDropout with dropout of 0.1": nn.AlphaDropout(0.1),
+    "GRU with dropout of 0.2": nn.GRU(6, 6, num_layers=2, dropout=0.2),
 }
 TAKEN = {
     "batch": lambda: nn.BatchNorm1d(6, track_running_stats=False),
@@ -39,6 +39,7 @@ TAKEN = {
     "layer": lambda: nn.LayerNorm(6),
     "dropout of nothing": lambda: nn.Dropout(0.0),
 }
+TRAINED = TAKEN | {"dropout": lambda: nn.Dropout(0.4)}
 EVERY_TAKEN = pytest.mark.parametrize("name", TAKEN)
 
 
@@ -82,11 +83,45 @@ def test_fit_trains_them_as_a_plain_loop_does(name):
             torch.testing.assert_close(runs.state_dict(seed)[n], value, rtol=1e-9, atol=1e-11)
 
 
-@EVERY_TAKEN
+@pytest.mark.parametrize("name", TRAINED)
 @pytest.mark.parametrize("method", [mtl.SLGrad(), mtl.HydaLearn(), mtl.AlphaVIL(), mtl.ForkMerge(interval=2)])
 def test_a_seed_is_the_same_alone_under_every_kind_of_method(name, method):
     options = {"epochs": 2, "batch_size": 8, **DOUBLE}
-    together = mtl.fit(model(TAKEN[name]()), data(), method, seeds=SEEDS, **options)
-    alone = mtl.fit(model(TAKEN[name]()), data(), method, seeds=SEEDS[1:], **options)
+    together = mtl.fit(model(TRAINED[name]()), data(), method, seeds=SEEDS, **options)
+    alone = mtl.fit(model(TRAINED[name]()), data(), method, seeds=SEEDS[1:], **options)
     for n, value in alone.state_dict(SEEDS[1]).items():
         torch.testing.assert_close(together.state_dict(SEEDS[1])[n], value, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(("layer", "shape"), [(nn.Dropout(0.3), (500, 40)), (nn.Dropout2d(0.3), (500, 40, 3, 2))])
+def test_seeded_dropout_drops_its_share_of_elements_or_channels_and_scales_the_rest(layer, shape):
+    seeded = SeededDropout(layer.p, channels=isinstance(layer, nn.Dropout2d))
+    kept = []
+    for key in (1, 2, 2**61):
+        seeded.key.fill_(key)
+        found = seeded(torch.ones(shape))
+        assert torch.equal(found, seeded(torch.ones(shape)))
+        assert found.unique().tolist() == pytest.approx([0, 1 / 0.7])
+        if layer.p and found.ndim == 4:
+            assert torch.equal(found, found[:, :, :1, :1].expand_as(found))
+            found = found[:, :, 0, 0]
+        kept.append(found > 0)
+    drawn = torch.stack(kept).double()
+    n = drawn.numel()
+    assert drawn.mean().item() == pytest.approx(0.7, abs=4 * (0.21 / n) ** 0.5)
+    for other in (drawn.roll(1, 0), drawn.roll(1, 1), drawn.roll(1, 2)):
+        assert ((drawn - 0.7) * (other - 0.7)).mean().item() == pytest.approx(0, abs=4 * 0.21 / n**0.5)
+    assert torch.equal(seeded.eval()(torch.ones(shape)), torch.ones(shape))
+
+
+def test_dropout_is_off_where_models_are_judged_and_on_where_they_learn():
+    stack = Stack(model(nn.Dropout(0.5)), TASKS, SEEDS, **DOUBLE)
+    batch = stack_splits([data().train.take(torch.arange(s, s + 8)) for s in SEEDS], TASKS, "cpu", torch.float64)
+    plain = Stack(model(nn.Identity()), TASKS, SEEDS, **DOUBLE)
+    torch.testing.assert_close(stack.main_loss(batch, {}), plain.main_loss(batch, {}))
+    torch.testing.assert_close(stack.outputs(batch.x), plain.outputs(batch.x))
+    first, again = stack.masks(), stack.masks()
+    assert set(first) == {"trunk.1.key"}
+    assert torch.equal(stack.losses(batch, first), stack.losses(batch, first))
+    assert not torch.allclose(stack.losses(batch, first), stack.losses(batch, again))
+    assert "trunk.1.key" not in stack.buffers

@@ -3,6 +3,7 @@ import functools
 import math
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 
@@ -116,8 +117,10 @@ def test_methods_share_seeds_so_that_they_can_be_compared_in_pairs():
     data = small()
     options = {"epochs": 1, "batch_size": 8, "seeds": 2, **DOUBLE}
     runs = [mtl.fit(model(data), data, w, **options) for w in (mtl.Uniform(), mtl.SLGrad())]
-    start = [r.frame[r.frame["epoch"] == 0]["value"].dropna().tolist() for r in runs]
-    assert start[0][: len(start[1])] == start[1][: len(start[0])]
+    keys = ["seed", "split", "task"]
+    start = [r.frame.query("epoch == 0 and metric == 'loss'").set_index(keys)["value"] for r in runs]
+    assert len(start[0]) == 2 * 3 * 3
+    pd.testing.assert_series_equal(*start, check_exact=True)
 
 
 def test_a_diverging_seed_is_marked_and_leaves_the_others_alone():

@@ -24,9 +24,11 @@ class Branches:
     whole training split, whether or not they carry its tasks' labels.
 
     Args:
-        losses: a batch (K S, B) and parameters (K S, *) to per-sample losses (K S, B, T).
+        losses: a batch (K S, B) and parameters (K S, *), with keys of dropout masks, to per-sample losses
+            (K S, B, T).
         main_loss: a batch (S, B) and parameters (S, *) to the main task's mean loss (S,).
         main_score: the same to the main task's metric (S,), to be lowered; ``main_loss`` when None.
+        masks: numbers of branches and steps to keys of dropout masks by name, (S, K, steps) each.
         take: a split (S, N) and row numbers (K S, B) to the batch (K S, B).
         splits: stacked over seeds, targets packed.
         steps: optimiser steps of one pass.
@@ -45,6 +47,7 @@ class Branches:
         losses: Callable[[Split, Params], Tensor],
         main_loss: Callable[[Split, Params], Tensor],
         main_score: Callable[[Split, Params], Tensor] | None,
+        masks: Callable[[int, int], Params],
         take: Callable[[Split, Tensor], Split],
         splits: Mapping[str, Split],
         tasks: Sequence[Task],
@@ -54,7 +57,7 @@ class Branches:
         generators: Sequence[torch.Generator],
         stacked: bool,
     ) -> None:
-        self.losses, self.take, self.n_tasks = losses, take, len(tasks)
+        self.losses, self.masks, self.take, self.n_tasks = losses, masks, take, len(tasks)
         self.present = torch.vmap(lambda y: presence(tasks, y))
         self.data = splits["train"]
         self.steps, self.batch_size = steps, batch_size
@@ -90,6 +93,7 @@ class Branches:
         n_branches = len(weights)
         steps = steps_of(self.steps, share)
         rows = self._rows(n_branches, share, steps)
+        keys = {name: drawn.movedim(0, 1) for name, drawn in self.masks(n_branches, steps).items()}
         parts = [slice(None)] if self.stacked else [slice(k, k + 1) for k in range(n_branches)]
         if keep is None or keep != self.last:
             self.groups = [self._group({name: value[part] for name, value in start.items()}) for part in parts]
@@ -100,18 +104,19 @@ class Branches:
                     leaf.copy_(start[name][part].flatten(0, 1))
             for step in range(steps):
                 optimizer.zero_grad()
-                self._loss(leaves, rows[part, :, step], weights[part]).backward()
+                masks = {name: key[part, :, step].flatten(0, 1) for name, key in keys.items()}
+                self._loss({**leaves, **masks}, rows[part, :, step], weights[part]).backward()
                 optimizer.step()
         return {
             name: torch.cat([leaves[name].detach() for leaves, _ in self.groups]).view(value.shape)
             for name, value in start.items()
         }
 
-    def _loss(self, leaves: Params, rows: Tensor, weights: Tensor) -> Tensor:
-        """Sum of all branches' weighted losses, (): leaves (K S, *), rows (K, S, B), weights (K, S, T)."""
+    def _loss(self, state: Params, rows: Tensor, weights: Tensor) -> Tensor:
+        """Sum of all branches' weighted losses, (): state (K S, *), rows (K, S, B), weights (K, S, T)."""
         seed = torch.arange(rows.shape[1], device=rows.device)[:, None]
         by_sample = per_sample(weights, self.labels[seed, rows])
-        losses = self.losses(self.take(self.data, rows.flatten(0, 1)), leaves)
+        losses = self.losses(self.take(self.data, rows.flatten(0, 1)), state)
         return (by_sample * losses.view(by_sample.shape)).sum()
 
     def _group(self, start: Params) -> tuple[Params, torch.optim.Optimizer]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mtlkit.signals import Signal
+from mtlkit.signals import OF_META, Signal
 
 State = Any
 """A weighting's memory: a NamedTuple of tensors, or the empty tuple."""
@@ -36,6 +36,11 @@ class Weighting:
     stacks: ClassVar[bool] = True
     on: ClassVar[str] = "meta"
     metric: ClassVar[Callable[[Tensor, Tensor], Any] | None] = None
+
+    @property
+    def uses_meta(self) -> bool:
+        """Whether it looks at a batch of the meta split."""
+        return not OF_META.isdisjoint(self.reads) or ("gains" in self.reads and self.on == "meta")
 
     def init(self, n_tasks: int, like: Tensor) -> State:
         """State before the first step; tensors take the dtype and device of ``like``."""

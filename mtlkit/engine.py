@@ -1,0 +1,191 @@
+"""One step of all seeds of a run: from a batch to moved parameters."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from mtlkit.datasets import Split
+from mtlkit.merging import stacks_well
+from mtlkit.signals import Params, Problem, prefers_two_passes
+from mtlkit.stack import Stack
+from mtlkit.weighting import State, Weighting, step
+
+LEARNED = "weighting.learned"
+
+
+class Descent:
+    """Moves the parameters of a stack, one step a call.
+
+    Args:
+        learned: what the optimiser learns for the weighting, (S, T), or None.
+        optimizer: called with a list of parameters and ``lr``.
+        clip: largest norm of a seed's gradient, over all its model's parameters; longer ones are
+            scaled down to it. No limit when None.
+        compile: trace the first step and compile it with ``torch.compile``. A weighting that calls code
+            outside of torch (a Gramian's solver, a user's metric) runs as it is.
+
+    Raises:
+        ValueError: an optimiser that is not elementwise, see :func:`check_elementwise`.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        weighting: Weighting,
+        learned: Tensor | None,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        lr: float,
+        *,
+        clip: float | None = None,
+        compile: bool = False,
+    ) -> None:
+        check_elementwise(functools.partial(optimizer, lr=lr))
+        self.stack, self.weighting, self.lr, self.clip = stack, weighting, lr, clip
+        self.leaves = {**stack.parameters, **({} if learned is None else {LEARNED: learned})}
+        self.optimizer = optimizer([leaf.requires_grad_() for leaf in self.leaves.values()], lr=lr)
+        self.run = self._gradients
+        self.to_compile = compile and weighting.stacks and weighting.metric is None
+        self.two_pass: bool | None = None
+
+    def __call__(self, batch: Split, meta: Split | None, state: State, **given: Tensor) -> tuple[Tensor, State]:
+        """Take a step.
+
+        Args:
+            batch: training rows (S, B).
+            meta: rows of the meta split (S, m), for a weighting that looks at them.
+            state: the weighting's, stacked.
+            given: fields of the signal that need no computation, stacked; ``present`` always.
+
+        Returns:
+            the weights (S, T) or (S, B, T), and the weighting's new state.
+        """
+        leaves = {name: leaf.detach() for name, leaf in self.leaves.items()}
+        masks = self.stack.masks()
+        if self.two_pass is None:
+            self.two_pass = "alignment" in self.weighting.reads and prefers_two_passes(
+                functools.partial(self.stack.losses, batch), {**self.stack.parameters, **masks}
+            )
+        arguments = (leaves, _tensors(batch), None if meta is None else _tensors(meta), masks, state, given)
+        if self.to_compile:
+            self.run, self.to_compile = _compiled(self._gradients, arguments), False
+        gradients, weights, state = self.run(*arguments)
+        if self.clip is not None:
+            gradients |= _shortened({name: gradients[name] for name in self.stack.parameters}, self.clip)
+        for name, leaf in self.leaves.items():
+            leaf.grad = gradients[name]
+        self.optimizer.step()
+        return weights, state
+
+    def _gradients(
+        self,
+        leaves: Params,
+        batch: tuple,
+        meta: tuple | None,
+        masks: Params,
+        state: State,
+        given: dict[str, Tensor],
+    ) -> tuple[dict[str, Tensor | None], Tensor, State]:
+        """Gradients of the weighted loss, the weights and the new state: a function of tensors alone."""
+        stack, weighting, batch = self.stack, self.weighting, Split(*batch)
+        meta = None if meta is None else Split(*meta)
+        leaves = {name: leaf.detach().requires_grad_() for name, leaf in leaves.items()}
+        parameters = {name: leaves[name] for name in stack.parameters}
+        scored = batch if weighting.on == "batch" else meta
+
+        def losses(own: Params) -> Tensor:
+            return stack.losses(batch, {**parameters, **masks, **own})
+
+        def meta_loss(own: Params) -> Tensor:
+            return stack.main_loss(meta, {**parameters, **own})
+
+        def score(own: Params) -> Tensor:
+            if weighting.metric is None:
+                return stack.main_loss(scored, {**parameters, **own})
+            return stack.main_score(weighting.metric, scored, {**parameters, **own})
+
+        stacks = stacks_well(stack.template, batch.x.device)
+        problem = Problem(
+            parameters,
+            stack.shared,
+            stack.last,
+            losses,
+            meta_loss,
+            score,
+            lr=self.lr,
+            stacked_score=weighting.metric is None and stacks,
+            stacked_tasks=stacks,
+            two_pass=self.two_pass,
+        )
+        learned = {"learned": leaves[LEARNED]} if LEARNED in leaves else {}
+        taken = step(weighting, problem, state, **given, **learned)
+        found = torch.autograd.grad(taken.objective.sum(), list(leaves.values()), allow_unused=True)
+        return dict(zip(leaves, found, strict=True)), taken.weights, taken.state
+
+
+def _tensors(split: Split) -> tuple:
+    return split.x, split.y, split.rows, split.noisy
+
+
+def _compiled(function: Callable, arguments: tuple) -> Callable:
+    """The operations that ``function`` runs on these arguments, forward and backward, as one program.
+
+    ``torch.compile`` alone does not follow forward-mode differentiation or ``torch.autograd.grad`` under
+    ``torch.vmap``; what they come down to is traced first.
+    """
+    traced = make_fx(lambda *tensors: function(*tensors))(*arguments)
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+    return torch.compile(traced, fullgraph=True, dynamic=False)
+
+
+def _shortened(gradients: dict[str, Tensor | None], longest: float) -> Params:
+    """Each seed's gradient (S, *) scaled down so that its norm over all of them is at most ``longest``."""
+    found = {name: g for name, g in gradients.items() if g is not None}
+    norms = torch.stack([g.flatten(1).square().sum(1) for g in found.values()]).sum(0).sqrt()
+    scale = (longest / (norms + 1e-6)).clamp(max=1)
+    return {name: g * scale.view(-1, *[1] * (g.ndim - 1)) for name, g in found.items()}
+
+
+def check_elementwise(optimizer: Callable[[list[Tensor]], torch.optim.Optimizer]) -> None:
+    """Refuse an optimiser that would mix the seeds of a stack.
+
+    Two small tensors are optimised for three steps as they are and stacked into one, with gradients
+    of different sizes; an elementwise optimiser does the same to both.
+
+    Raises:
+        ValueError: it does not, or cannot take such a step.
+    """
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(2, 4, 3, generator=generator, dtype=torch.float64)
+    slopes = torch.randn(3, 2, 4, 3, generator=generator, dtype=torch.float64)
+    slopes *= torch.tensor([1.0, 30.0], dtype=torch.float64)[:, None, None]
+
+    def run(parameters: list[Tensor], gradients: Callable[[Tensor], list[Tensor]]) -> Tensor:
+        moved = [p.clone().requires_grad_() for p in parameters]
+        descent = optimizer(moved)
+        for slope in slopes:
+            for parameter, gradient in zip(moved, gradients(slope), strict=True):
+                parameter.grad = gradient.clone()
+            descent.step()
+        return torch.cat([p.detach().flatten() for p in moved])
+
+    plain = optimizer
+    while isinstance(plain, functools.partial):
+        plain = plain.func
+    name = getattr(plain, "__name__", repr(plain))
+    expected = "expected an elementwise one such as torch.optim.SGD or Adam"
+    optimizer([start[0].clone().requires_grad_()])
+    try:
+        together, apart = run([start], lambda slope: [slope]), run(list(start), list)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"optimizer {name} cannot train stacked models ({error}); {expected}") from error
+    if not torch.allclose(together, apart, rtol=1e-6, atol=1e-9):
+        raise ValueError(
+            f"optimizer {name} treats a stack of models differently from each model alone, so that seeds would "
+            f"influence each other; {expected}"
+        )
