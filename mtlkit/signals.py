@@ -20,6 +20,9 @@ from torch.utils._pytree import tree_leaves
 from mtlkit.tasks import Task, presence
 
 Params = dict[str, Tensor]
+TaskGradients = dict[str, Tensor | dict[int, Tensor]]
+"""Gradients of T mean losses by parameter: (T, ..., *), or task number to (..., *) for a parameter, as of a
+head, that not every task reaches; the other tasks' gradients are zero."""
 
 OF_META = frozenset({"alignment", "meta_alignment", "meta_norm"})
 """Fields of a :class:`Signal` that need the meta gradient."""
@@ -118,13 +121,12 @@ class Measured:
     Attributes:
         losses: (..., B, T) per-sample losses at the model's own parameters, with their tape.
         signal: what the weighting asked for.
-        task_gradients: (T, ..., *) gradients of the mean losses L_t with respect to all parameters,
-            where they were needed anyway.
+        task_gradients: of the mean losses L_t with respect to all parameters, where they were needed anyway.
     """
 
     losses: Tensor
     signal: Signal
-    task_gradients: Params | None = None
+    task_gradients: TaskGradients | None = None
 
 
 def measure(
@@ -176,13 +178,17 @@ def measure(
     if not {"gramian", "meta_alignment", "gains"}.isdisjoint(reads):
         task_gradients = _each_task(means, problem.parameters, problem.stacked_tasks, differentiable)
         if "gramian" in reads:
-            found["gramian"] = gramian({name: task_gradients[name] for name in shared}, len(runs))
+            found["gramian"] = gramian(dense(task_gradients, shared, present.shape[-1]), len(runs))
         if "meta_alignment" in reads:
-            found["meta_alignment"] = _dot(task_gradients, direction, 1 + len(runs)).movedim(0, -1)
+            rows = dense(task_gradients, shared, present.shape[-1])
+            found["meta_alignment"] = _dot(rows, direction, 1 + len(runs)).movedim(0, -1)
         if "gains" in reads:
-            found["gains"] = torch.where(present.any(-2), gains(problem, task_gradients, fake_step), 0)
+            found["gains"] = torch.where(
+                present.any(-2), gains(problem, task_gradients, present.shape[-1], fake_step), 0
+            )
     if "last_norms" in reads:
-        rows = _each_task(means, {name: problem.parameters[name] for name in problem.last}, problem.stacked_tasks)
+        last = {name: problem.parameters[name] for name in problem.last}
+        rows = dense(_each_task(means, last, problem.stacked_tasks), last, present.shape[-1])
         found["last_norms"] = _dot(rows, rows, 1 + len(runs)).sqrt().movedim(0, -1)
     for name in reads:
         if found.get(name) is None and name != "losses":
@@ -212,8 +218,8 @@ def gradient(loss: Tensor, parameters: Params, **options: bool) -> Params:
     return dict(zip(parameters, found, strict=True))
 
 
-def _each_task(means: Tensor, parameters: Params, stacked: bool, create_graph: bool = False) -> Params:
-    """Gradients of each task's mean loss (..., T): name to (T, ..., *)."""
+def _each_task(means: Tensor, parameters: Params, stacked: bool, create_graph: bool = False) -> TaskGradients:
+    """Gradients of each task's mean loss (..., T)."""
     if stacked and means.requires_grad:
         n_tasks = means.shape[-1]
         one_hot = torch.eye(n_tasks, dtype=means.dtype, device=means.device)
@@ -231,8 +237,30 @@ def _each_task(means: Tensor, parameters: Params, stacked: bool, create_graph: b
             n: p.new_zeros(n_tasks, *p.shape) for (n, p), g in zip(parameters.items(), found, strict=True) if g is None
         }
         return {name: zero[name] if g is None else g for name, g in zip(parameters, found, strict=True)}
-    rows = [gradient(mean, parameters, retain_graph=True, create_graph=create_graph) for mean in means.unbind(-1)]
-    return {name: torch.stack([row[name] for row in rows]) for name in parameters}
+    rows = [_reached(mean, parameters, create_graph) for mean in means.unbind(-1)]
+    found = {name: {t: row[name] for t, row in enumerate(rows) if row[name] is not None} for name in parameters}
+    return {name: torch.stack(list(g.values())) if len(g) == len(rows) else g for name, g in found.items()}
+
+
+def _reached(mean: Tensor, parameters: Params, create_graph: bool) -> dict[str, Tensor | None]:
+    """The gradient of a mean loss (...), None where it does not depend on a parameter."""
+    if not mean.requires_grad:
+        return dict.fromkeys(parameters)
+    options = {"retain_graph": True, "create_graph": create_graph, "allow_unused": True}
+    return dict(zip(parameters, torch.autograd.grad(mean.sum(), list(parameters.values()), **options), strict=True))
+
+
+def dense(task_gradients: TaskGradients, parameters: Params, n_tasks: int) -> Params:
+    """The gradients with respect to these parameters (..., *) as (T, ..., *), with zeros."""
+
+    def rows(name: str) -> Tensor:
+        found = task_gradients[name]
+        if isinstance(found, Tensor):
+            return found
+        zero = torch.zeros_like(parameters[name])
+        return torch.stack([found.get(t, zero) for t in range(n_tasks)])
+
+    return {name: rows(name) for name in parameters}
 
 
 def mean_losses(losses: Tensor, present: Tensor) -> Tensor:
@@ -260,24 +288,30 @@ def gramian(task_gradients: Params, seeds: int = 0) -> Tensor:
     return sum(row @ row.mT for row in rows)
 
 
-def gains(problem: Problem, task_gradients: Params, step: float) -> Tensor:
-    """How much a fake step on each task alone lowers the score: (..., T), all evaluated together.
+def gains(problem: Problem, task_gradients: TaskGradients, n_tasks: int, step: float) -> Tensor:
+    """How much a fake step on each task alone lowers the score: (..., T), all evaluated together where that is faster.
 
     Args:
-        task_gradients: (T, ..., *) gradients of the mean losses.
+        task_gradients: of the mean losses.
         step: size of the fake step.
     """
     with torch.no_grad():
-        stands = {
-            name: torch.cat([value.unsqueeze(0), value - step * task_gradients[name]])
-            for name, value in problem.parameters.items()
-        }
+        before = problem.parameters
         if problem.stacked_score:
+            rows = dense(task_gradients, before, n_tasks)
+            stands = {name: torch.cat([v.unsqueeze(0), v - step * rows[name]]) for name, v in before.items()}
             scores = torch.vmap(problem.score, randomness="same")(stands)
         else:
-            n_stands = 1 + len(next(iter(task_gradients.values())))
-            scores = torch.stack([problem.score({name: v[t] for name, v in stands.items()}) for t in range(n_stands)])
+            scores = torch.stack([problem.score(_stand(before, task_gradients, t, step)) for t in range(-1, n_tasks)])
         return (scores[0] - scores[1:]).movedim(0, -1)
+
+
+def _stand(parameters: Params, task_gradients: TaskGradients, task: int, step: float) -> Params:
+    """Parameters after a fake step on one task; as they are for task -1."""
+    if task < 0:
+        return parameters
+    rows = {n: g[task] for n, g in task_gradients.items() if isinstance(g, Tensor) or task in g}
+    return {name: value - step * rows[name] if name in rows else value for name, value in parameters.items()}
 
 
 def score(metric: Callable[[Tensor, Tensor], Tensor | float], task: Task, output: Tensor, target: Tensor) -> Tensor:

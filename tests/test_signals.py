@@ -10,6 +10,7 @@ from mtlkit import signals
 from mtlkit.signals import (
     Problem,
     Signal,
+    dense,
     gains,
     gradient,
     gramian,
@@ -162,8 +163,9 @@ def test_task_level_fields_equal_plain_gradients():
     for field, value in expected.items():
         torch.testing.assert_close(getattr(found.signal, field), value.detach(), rtol=1e-10, atol=1e-13)
     assert found.signal.alignment is None
+    gradients = dense(found.task_gradients, problem.parameters, present.shape[-1])
     for name in names:
-        torch.testing.assert_close(found.task_gradients[name], torch.stack([row[name] for row in rows]))
+        torch.testing.assert_close(gradients[name], torch.stack([row[name] for row in rows]))
 
 
 @pytest.mark.parametrize("differentiable", [False, True])
@@ -189,7 +191,7 @@ def test_gains_one_by_one_equal_gains_together():
     problem, present = problem_of("perceptron")
     one_by_one, _ = problem_of("perceptron", stacked_score=False)
     gradients = {name: torch.randn(2, *p.shape).double() for name, p in problem.parameters.items()}
-    torch.testing.assert_close(gains(problem, gradients, 0.2), gains(one_by_one, gradients, 0.2))
+    torch.testing.assert_close(gains(problem, gradients, 2, 0.2), gains(one_by_one, gradients, 2, 0.2))
     present[:, 1] = False
     assert measure(problem, {"gains"}, fake_step=0.1, present=present).signal.gains[1] == 0
 

@@ -85,16 +85,23 @@ class _Combine(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, by_seed):
-        scaled = [by_seed.view(*by_seed.shape, *[1] * (g.ndim - by_seed.ndim)) * g for g in ctx.gradients]
-        return None, None, *scaled
+        return None, None, *(None if g is None else _scaled(by_seed, g) for g in ctx.gradients)
+
+
+def _scaled(by_run: Tensor, gradient: Tensor) -> Tensor:
+    """Weights (...) times gradients (..., *)."""
+    return by_run.view(*by_run.shape, *[1] * (gradient.ndim - by_run.ndim)) * gradient
 
 
 def _combined(parameters: Params, measured, weights: Tensor) -> Tensor:
     weights = weights.detach()
     value = (per_sample(weights, measured.signal.present) * measured.losses.detach()).sum((-1, -2))
     by_task = weights.movedim(-1, 0)
-    gradients = [
-        (by_task.view(*by_task.shape, *[1] * (g.ndim - by_task.ndim)) * g).sum(0)
-        for g in (measured.task_gradients[name] for name in parameters)
-    ]
+    gradients = []
+    for name in parameters:
+        found = measured.task_gradients[name]
+        if isinstance(found, Tensor):
+            gradients.append(_scaled(by_task, found).sum(0))
+        else:
+            gradients.append(sum(_scaled(by_task[t], g) for t, g in found.items()) if found else None)
     return _Combine.apply(value, gradients, *parameters.values())
