@@ -100,6 +100,9 @@ class Descent:
         def losses(own: Params) -> Tensor:
             return stack.losses(batch, {**parameters, **masks, **own})
 
+        def columns(own: Params) -> list[Tensor]:
+            return stack.columns(batch, {**parameters, **masks, **own})
+
         def meta_loss(own: Params) -> Tensor:
             return stack.main_loss(meta, {**parameters, **own})
 
@@ -120,6 +123,7 @@ class Descent:
             stacked_score=weighting.metric is None and stacks,
             stacked_tasks=stacks,
             two_pass=self.two_pass,
+            columns=columns,
         )
         learned = {"learned": leaves[LEARNED]} if LEARNED in leaves else {}
         taken = step(weighting, problem, state, **given, **learned)

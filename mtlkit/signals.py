@@ -7,7 +7,7 @@ differentiates to each model's own gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -26,6 +26,9 @@ head, that not every task reaches; the other tasks' gradients are zero."""
 
 OF_META = frozenset({"alignment", "meta_alignment", "meta_norm"})
 """Fields of a :class:`Signal` that need the meta gradient."""
+
+OF_TASKS = frozenset({"gramian", "meta_alignment", "gains", "last_norms"})
+"""Fields that need each task's own gradient."""
 
 
 class Signal(NamedTuple):
@@ -100,6 +103,8 @@ class Problem:
             plain pass, rather than together with it. Both give the same numbers; together is faster for
             a small model, apart takes less memory (:func:`prefers_two_passes`). ``losses`` must then be
             the same function at every call, random masks included.
+        columns: to each task's own losses, T of (..., B), the same numbers as ``losses``; a task's gradient
+            then leaves the other tasks' heads alone. For tasks one after the other only.
     """
 
     parameters: Params
@@ -112,6 +117,7 @@ class Problem:
     stacked_score: bool = True
     stacked_tasks: bool = False
     two_pass: bool = False
+    columns: Callable[[Params], Sequence[Tensor]] | None = None
 
 
 @dataclass(frozen=True)
@@ -154,7 +160,7 @@ def measure(
     shared = {name: problem.parameters[name] for name in problem.shared}
     found = {name: value for name, value in given.items() if name in reads or name == "present"}
     reads_meta = not OF_META.isdisjoint(reads)
-    live = task_gradients = direction = None
+    live = columns = task_gradients = direction = None
     measured_at = problem
     if lookahead is not None and reads_meta:
         live = problem.losses(problem.parameters)
@@ -167,6 +173,9 @@ def measure(
         with torch.set_grad_enabled(together):
             losses, found["alignment"] = aligned_losses(measured_at.losses, own, direction)
         live = losses if together else live
+    if live is None and problem.columns is not None and not problem.stacked_tasks and not OF_TASKS.isdisjoint(reads):
+        columns = problem.columns(problem.parameters)
+        live = torch.stack(columns, -1)
     if live is None:
         live = problem.losses(problem.parameters)
     runs = live.shape[:-2]
@@ -175,6 +184,8 @@ def measure(
     if "meta_norm" in reads:
         found["meta_norm"] = _dot(direction, direction, len(runs)).sqrt()
     means = mean_losses(live, present)
+    if columns is not None:
+        means = [mean_losses(c.unsqueeze(-1), present[..., [t]]).squeeze(-1) for t, c in enumerate(columns)]
     if not {"gramian", "meta_alignment", "gains"}.isdisjoint(reads):
         task_gradients = _each_task(means, problem.parameters, problem.stacked_tasks, differentiable)
         if "gramian" in reads:
@@ -218,8 +229,10 @@ def gradient(loss: Tensor, parameters: Params, **options: bool) -> Params:
     return dict(zip(parameters, found, strict=True))
 
 
-def _each_task(means: Tensor, parameters: Params, stacked: bool, create_graph: bool = False) -> TaskGradients:
-    """Gradients of each task's mean loss (..., T)."""
+def _each_task(
+    means: Tensor | Sequence[Tensor], parameters: Params, stacked: bool, create_graph: bool = False
+) -> TaskGradients:
+    """Gradients of each task's mean loss, (..., T) or T of (...)."""
     if stacked and means.requires_grad:
         n_tasks = means.shape[-1]
         one_hot = torch.eye(n_tasks, dtype=means.dtype, device=means.device)
@@ -237,7 +250,8 @@ def _each_task(means: Tensor, parameters: Params, stacked: bool, create_graph: b
             n: p.new_zeros(n_tasks, *p.shape) for (n, p), g in zip(parameters.items(), found, strict=True) if g is None
         }
         return {name: zero[name] if g is None else g for name, g in zip(parameters, found, strict=True)}
-    rows = [_reached(mean, parameters, create_graph) for mean in means.unbind(-1)]
+    each = means.unbind(-1) if isinstance(means, Tensor) else means
+    rows = [_reached(mean, parameters, create_graph) for mean in each]
     found = {name: {t: row[name] for t, row in enumerate(rows) if row[name] is not None} for name in parameters}
     return {name: torch.stack(list(g.values())) if len(g) == len(rows) else g for name, g in found.items()}
 

@@ -88,9 +88,22 @@ class Stack:
         def one(state: Params, x: Tensor, y: dict) -> Tensor:
             return per_sample_losses(self.tasks, self._call(self.template, state, x), y)
 
+        return _of_each(one, self._state(batch, own), batch.x, batch.y)
+
+    def columns(self, batch: Split, own: Params) -> list[Tensor]:
+        """The same as T separate losses (S, B), so that one task's gradient never visits another's head."""
+
+        def one(state: Params, x: Tensor, y: dict) -> list[Tensor]:
+            outputs = self._call(self.template, state, x)
+            alone = {name: {(name,): y[names][:, [i]]} for names in y for i, name in enumerate(names)}
+            return [per_sample_losses((task,), outputs, alone[task.name]).squeeze(1) for task in self.tasks]
+
+        return _of_each(one, self._state(batch, own), batch.x, batch.y)
+
+    def _state(self, batch: Split, own: Params) -> Params:
         copies = len(batch.x) // len(next(iter(self.parameters.values())))
         tiled = {name: value.repeat(copies, *[1] * (value.ndim - 1)) for name, value in self.buffers.items()}
-        return _of_each(one, {**self.parameters, **tiled, **own}, batch.x, batch.y)
+        return {**self.parameters, **tiled, **own}
 
     def main_output(self, batch: Split, own: Params) -> Tensor:
         """Outputs (S, B, ...) of the main task in evaluation mode; no other head runs."""

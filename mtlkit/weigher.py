@@ -167,6 +167,7 @@ class Weigher:
             lr=self.lr or 0.0,
             stacked_score=False,
             two_pass=self._two_pass,
+            columns=functools.partial(_columns, training, self.tasks, targets),
         )
         given = {"present": presence(self.tasks, targets), "learned": self._learned, "regression": self._regression}
         if "noise" in self.weighting.reads:
@@ -324,6 +325,11 @@ class _Run:
 
 def _losses(run: _Run, tasks: Sequence[Task], targets: Packed, own: Params) -> Tensor:
     return run(own, lambda outputs: per_sample_losses(tasks, outputs, targets))
+
+
+def _columns(run: _Run, tasks: Sequence[Task], targets: Packed, own: Params) -> list[Tensor]:
+    alone = {name: {(name,): target[:, [i]]} for names, target in targets.items() for i, name in enumerate(names)}
+    return run(own, lambda outputs: [per_sample_losses((t,), outputs, alone[t.name]).squeeze(1) for t in tasks])
 
 
 def _wide(output: Any) -> Any:

@@ -62,7 +62,7 @@ def _over_seeds(weighting, function, signal, *state):
     """Apply a function of one run to a signal that may have a leading seed axis."""
     if signal.losses.ndim == 2:
         return function(*state, signal)
-    if not weighting.stacks:
+    if not weighting.stacks or len(signal.losses) == 1:
         found = [
             function(
                 *tree_map(lambda stacked, s=s: stacked[s], state),
