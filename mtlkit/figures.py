@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -59,6 +60,7 @@ LOOKS = {
     "AlphaVIL": (RED, ":", "*"),
     "DIW": (BLUE, ":", "h"),
     "ForkMerge": (ORANGE, "-.", ">"),
+    "MetaTartan": (GREEN, "--", "H"),
 }
 """Colour (Okabe and Ito's, safe for colour-blind readers), line and marker of a method; others are grey."""
 
@@ -151,6 +153,61 @@ def ranking(
 
 
 @_styled
+def quick_and_reference(
+    quick: pd.DataFrame,
+    reference: pd.DataFrame,
+    *,
+    metric: str = "loss",
+    label: str = "main-task test loss",
+    titles: tuple[str, str] = ("quick", "paper scale"),
+    lower_is_better: bool = True,
+) -> Figure:
+    """Quick results on the left, those at paper scale on the right: a row per condition, a line per method.
+
+    Dots are means, bars 95 % intervals over seeds, dotted lines uniform weighting. Methods are in the
+    order of the quick means in both, best on top.
+
+    Args:
+        quick: per-seed numbers: condition, method, seed, metric, value.
+        reference: the same at paper scale; conditions that are not in both are left out.
+        metric: which of the metrics to draw.
+        label: of the axes.
+        titles: of the left and the right side.
+
+    Raises:
+        ValueError: no condition of ``quick`` has this metric in ``reference``.
+    """
+    sides = [table[table["metric"] == metric] for table in (quick, reference)]
+    shared = [c for c in sides[0]["condition"].unique() if c in set(sides[1]["condition"])]
+    if not shared:
+        found = [sorted(table["condition"].unique()) for table in (quick, reference)]
+        raise ValueError(f"conditions are {found[0]} and {found[1]}, expected one that is in both and has {metric!r}")
+    methods = max(quick["method"].nunique(), reference["method"].nunique())
+    height = 1.0 + 0.24 * methods
+    figure, axes = _figure(2, len(shared), width=4.6, height=height, sharey="row")
+    for row, condition in zip(axes, shared, strict=True):
+        tables = []
+        for side in sides:
+            values = side[side["condition"] == condition].groupby("method", sort=False)["value"]
+            tables.append(values.apply(interval).unstack())
+        order = tables[0]["mean"].sort_values(ascending=not lower_is_better).index
+        order = tables[1].index.difference(order, sort=False).append(order)
+        for axis, table, title in zip(row, tables, titles, strict=True):
+            for place, method in enumerate(order):
+                if method in table.index:
+                    found = table.loc[method]
+                    colour, _, marker = look(method)
+                    axis.plot([found["low"], found["high"]], [place, place], "-", color=colour, linewidth=2)
+                    axis.plot(found["mean"], place, marker, color=colour, markersize=7)
+            if "Uniform" in table.index:
+                axis.axvline(table.loc["Uniform", "mean"], color=BLACK, linewidth=0.8, linestyle=":")
+            axis.set(title=f"{condition}, {title}", xlabel=label)
+        row[0].set_yticks(range(len(order)), order)
+        row[0].set_ylim(-0.6, len(order) - 0.4)
+    return figure
+
+
+@_styled
 def sample_weights(runs: Sequence[Runs]) -> Figure:
     """Mean weights earned by clean and by noisy main-task samples, one panel per method.
 
@@ -222,15 +279,62 @@ def task_weights(panels: Mapping[str, Runs], *, share_of: str | None = None) -> 
         rows = run.frame[(run.frame.metric == "weight") & (run.frame.split == "train")]
         if share_of is not None:
             rows = rows.assign(task=rows["task"].where(rows["task"] == share_of, "all auxiliaries"))
-        per_seed = rows.groupby(["task", "epoch", "seed"], sort=False)["value"].sum().reset_index()
-        for number, (task, group) in enumerate(per_seed.groupby("task", sort=False)):
-            band = group.groupby("epoch")["value"].apply(interval).unstack()
-            colour = (RED, BLUE, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY)[number % 8]
-            axis.plot(band.index, band["mean"], ("-", "--", "-.", ":")[number % 4], color=colour, label=task)
-            axis.fill_between(band.index, band["low"], band["high"], color=colour, alpha=0.15, linewidth=0)
-        axis.set(title=title, xlabel="epoch", ylim=(0, 1))
+        _shares(axis, rows, title)
     axes[0, 0].set_ylabel("share of the total weight")
     axes[0, 0].legend(loc="best")
+    return figure
+
+
+def _shares(axis: Axes, rows: pd.DataFrame, title: str) -> None:
+    """A line per task with its band over seeds, from rows of the frame: seed, epoch, task, value."""
+    per_seed = rows.groupby(["task", "epoch", "seed"], sort=False)["value"].sum().reset_index()
+    for number, (task, group) in enumerate(per_seed.groupby("task", sort=False)):
+        band = group.groupby("epoch")["value"].apply(interval).unstack()
+        colour = (RED, BLUE, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY)[number % 8]
+        axis.plot(band.index, band["mean"], ("-", "--", "-.", ":")[number % 4], color=colour, label=task)
+        axis.fill_between(band.index, band["low"], band["high"], color=colour, alpha=0.15, linewidth=0)
+    axis.set(title=title, xlabel="epoch", ylim=(0, 1))
+
+
+class LiveWeights:
+    """The share of weight that each task gets, redrawn in place while training runs.
+
+    ``mtl.fit(..., watch=figures.LiveWeights("HydaLearn"))`` in a notebook shows one picture; after every epoch
+    it is drawn again where it is, and what stays in the notebook is the last one.
+
+    Args:
+        title: of the picture.
+        epochs: length of the axis; as many as there are when None.
+
+    Attributes:
+        figure: the last picture; None before the first epoch.
+    """
+
+    def __init__(self, title: str = "", epochs: int | None = None) -> None:
+        self.title, self.epochs = title, epochs
+        self.figure: Figure | None = None
+        self._shown = None
+
+    def __call__(self, rows: pd.DataFrame) -> None:
+        """Draw the rows of metric ``weight`` so far: seed, epoch, task, value."""
+        self.figure = _live(rows, self.title, self.epochs)
+        if "ipykernel" not in sys.modules:
+            return
+        from IPython.display import display
+
+        if self._shown is None:
+            self._shown = display(self.figure, display_id=True)
+        else:
+            self._shown.update(self.figure)
+
+
+@_styled
+def _live(rows: pd.DataFrame, title: str, epochs: int | None) -> Figure:
+    figure, axes = _figure(1, width=6.4, height=3.4)
+    axis = axes[0, 0]
+    _shares(axis, rows, title)
+    axis.set(ylabel="share of the total weight", xlim=(1, max(epochs or rows["epoch"].max(), 2)))
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside right center")
     return figure
 
 
@@ -261,6 +365,77 @@ def trajectories(runs: Sequence[Runs], metrics: Mapping[str, str]) -> Figure:
 
 
 @_styled
+def levels(panels: Mapping[tuple[str, str], pd.DataFrame], *, label: str) -> Figure:
+    """A line per method over levels such as noise or size, with 95 % intervals; levels are evenly spaced.
+
+    Args:
+        panels: title of a row and label of the horizontal axis to a frame with the columns ``method``,
+            ``level``, ``gain``, ``low``, ``high``; the first label of all is that of the first column.
+        label: of the vertical axes.
+    """
+    rows, columns = (list(dict.fromkeys(key[place] for key in panels)) for place in (0, 1))
+    figure, axes = _figure(len(columns), len(rows), width=4.4, height=3.2, sharex="col", sharey=True)
+    methods = list(dict.fromkeys(m for table in panels.values() for m in table["method"]))
+    drawn = {}
+    for (row, column), table in panels.items():
+        axis = axes[rows.index(row), columns.index(column)]
+        ticks = list(table["level"].unique())
+        axis.axhline(0, color=BLACK, linewidth=0.8, linestyle=":")
+        for number, method in enumerate(methods):
+            found = table[table["method"] == method]
+            if found.empty:
+                continue
+            colour, line, marker = look(method)
+            places = [ticks.index(level) + 0.5 * ((number + 0.5) / len(methods) - 0.5) for level in found["level"]]
+            drawn[method] = axis.plot(places, found["gain"], line, marker=marker, color=colour, linewidth=1.2)[0]
+            axis.vlines(places, found["low"], found["high"], color=colour, linewidth=1.5)
+        axis.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
+        axis.set_title(row)
+    for axis, column in zip(axes[-1], columns, strict=True):
+        axis.set_xlabel(column)
+    figure.supylabel(label, fontsize="medium")
+    figure.legend(drawn.values(), drawn, loc="outside right center")
+    return figure
+
+
+@_styled
+def overview(columns: Sequence[Mapping[str, pd.DataFrame]], *, label: str) -> Figure:
+    """All studies at a glance: a band per study, a dot with its 95 % interval per method, sorted.
+
+    Args:
+        columns: for each column of the figure, title of a band to a frame with the columns ``method``, ``gain``,
+            ``low`` and ``high``, in halvings of a loss. What lies outside three halvings is drawn at the edge.
+        label: of the axes.
+    """
+    lines = max(sum(len(table) + 3 for table in bands.values()) for bands in columns)
+    figure, axes = _figure(len(columns), width=5.4, height=1.6 + 0.062 * lines)
+    known = {}
+    for axis, bands in zip(axes[0], columns, strict=True):
+        place, ticks = 0, {}
+        for number, (title, table) in enumerate(bands.items()):
+            ticks[place - (len(table) - 1) / 2] = title
+            if number % 2 == 0:
+                axis.axhspan(place + 1.5, place - len(table) - 0.5, color=GREY, alpha=0.1, linewidth=0)
+            for row in table.sort_values("gain", ascending=False).itertuples():
+                colour, _, marker = look(row.method)
+                at = min(max(row.gain, -3), 3)
+                axis.plot([min(max(v, -3), 3) for v in (row.low, row.high)], [place, place], color=colour, linewidth=1)
+                [dot] = axis.plot(at, place, marker, color=colour, markersize=5.5 if row.method in LOOKS else 3.5)
+                known[row.method if row.method in LOOKS else "other methods"] = dot
+                place -= 1
+            place -= 3
+        axis.axvline(0, color=BLACK, linewidth=0.8)
+        axis.set_yticks(list(ticks), list(ticks.values()))
+        axis.grid(visible=False, axis="y")
+        axis.tick_params(axis="y", length=0)
+        axis.set_xticks(range(-3, 4), ["8", "4", "2", "1", "1/2", "1/4", "1/8"])
+        axis.set(xlim=(-3.15, 3.15), ylim=(-lines + 1, 2), xlabel=label)
+    order = sorted(known, key=lambda name: [*LOOKS, "other methods"].index(name))
+    figure.legend([known[name] for name in order], order, loc="outside right upper")
+    return figure
+
+
+@_styled
 def images(split: Split, *, count: int, shape: tuple[int, int]) -> Figure:
     """The first inputs of a split as pictures, with their labels.
 
@@ -274,4 +449,137 @@ def images(split: Split, *, count: int, shape: tuple[int, int]) -> Figure:
         if number < count:
             axis.imshow(split.x[number].reshape(shape).numpy(), cmap="gray_r")
             axis.set_title(" ".join(str(y[number].item()) for y in split.y.values()), loc="center")
+    return figure
+
+
+@_styled
+def ratios(table: pd.DataFrame, *, label: str) -> Figure:
+    """Costs in units of something plain, one panel per column, one row per row of the table, first on top.
+
+    Args:
+        table: indexed by what costs; NaN where it was not measured.
+        label: of the axes.
+    """
+    figure, axes = _figure(table.shape[1], width=3.0, height=1.0 + 0.24 * len(table), sharey=True)
+    places = np.arange(len(table))[::-1]
+    for axis, (title, column) in zip(axes[0], table.items(), strict=True):
+        axis.hlines(places, 1, column, color=GREY, linewidth=1)
+        axis.plot(column, places, "o", color=BLUE)
+        axis.axvline(1, color=BLACK, linewidth=0.8, linestyle=":")
+        axis.set(title=title, xlabel=label)
+        axis.set_xlim(left=0)
+        for value, place in zip(column, places, strict=True):
+            if np.isfinite(value):
+                axis.annotate(f"{value:.2f}", (max(value, 1), place), (6, 0), textcoords="offset points", va="center")
+        axis.margins(x=0.2)
+    axes[0, 0].set_yticks(places, table.index)
+    return figure
+
+
+@_styled
+def growth(panels: Mapping[tuple[str, str], pd.DataFrame]) -> Figure:
+    """How costs grow, on logarithmic axes: one panel per table, a line per column, panels with the same label in a row.
+
+    Args:
+        panels: labels of the vertical and the horizontal axis to a table indexed by what grows.
+    """
+    rows = list(dict.fromkeys(label for label, _ in panels))
+    columns = max(sum(label == row for label, _ in panels) for row in rows)
+    figure, axes = _figure(columns, len(rows), width=3.8, height=3.2, sharey="row")
+    lines = [(RED, "-", "o"), (BLUE, "--", "s"), (SKY, ":", "v"), (GREEN, "-.", "^"), (ORANGE, "--", "P")]
+    lines.append((PURPLE, ":", "X"))
+    for number, ((label, title), table) in enumerate(panels.items()):
+        axis = axes[divmod(number, columns)]
+        for (name, column), (colour, line, marker) in zip(table.items(), lines, strict=False):
+            axis.plot(table.index, column, line, marker=marker, color=colour, label=name)
+        axis.set(xscale="log", yscale="log", xlabel=title)
+        axis.set_xticks(table.index, table.index.astype(str))
+        axis.minorticks_off()
+        if number % columns == 0:
+            axis.set_ylabel(label)
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right center")
+    return figure
+
+
+@_styled
+def ratio_by_size(panels: Mapping[str, pd.DataFrame], *, label: str, size_label: str = "training rows") -> Figure:
+    """A ratio to a reference against the amount of data: a panel per method, a line per pair of tasks.
+
+    Bars are 95 % intervals; the line at 1 is the reference. Both axes are logarithmic.
+
+    Args:
+        panels: title to a frame with the columns ``pair``, ``size``, ``ratio``, ``low``, ``high``.
+        label: of the ratio.
+    """
+    columns = 3
+    figure, axes = _figure(columns, -(-len(panels) // columns), width=2.9, height=2.3, sharex=True, sharey=True)
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
+    for axis, (title, table) in zip(axes.flat, panels.items(), strict=False):
+        for number, (pair, rows) in enumerate(table.groupby("pair", sort=False)):
+            colour, line, marker = ((RED, "-", "o"), (ORANGE, "--", "s"), (BLUE, "-.", "D"))[number % 3]
+            bars = [rows["ratio"] - rows["low"], rows["high"] - rows["ratio"]]
+            axis.errorbar(rows["size"], rows["ratio"], bars, color=colour, linestyle=line, marker=marker, label=pair)
+        axis.axhline(1, color=BLACK, linewidth=0.8)
+        axis.set(title=title, xscale="log", yscale="log")
+        axis.set_xticks(sizes := sorted(table["size"].unique()), [f"{size:,}" for size in sizes])
+        axis.minorticks_off()
+    low, high = axes[0, 0].get_ylim()
+    ticks = [t for t in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if low <= t <= high]
+    axes[0, 0].set_yticks(ticks, [f"{t:g}" for t in ticks])
+    figure.supxlabel(size_label, fontsize="medium")
+    figure.supylabel(label, fontsize="medium")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center")
+    return figure
+
+
+@_styled
+def around_drift(panels: Mapping[str, Mapping[str, pd.DataFrame]], *, after: int, columns: int) -> Figure:
+    """The auxiliaries' share of the weight over training, mean and 95 % band over seeds, and when the drift sets in.
+
+    Args:
+        panels: title to the lines of that panel: name to shares, a row per seed, a column per epoch.
+        after: last epoch before the drift.
+        columns: panels side by side.
+    """
+    figure, axes = _figure(columns, -(-len(panels) // columns), width=2.7, height=2.5, sharex=True, sharey=True)
+    for axis, (title, lines) in zip(axes.flat, panels.items(), strict=True):
+        for (name, shares), (colour, line) in zip(lines.items(), ((RED, "-"), (BLUE, "--")), strict=False):
+            band = shares.apply(interval).T
+            axis.plot(band.index, band["mean"], line, color=colour, label=name)
+            axis.fill_between(band.index, band["low"], band["high"], color=colour, alpha=0.15, linewidth=0)
+        axis.axvline(after + 0.5, color=BLACK, linewidth=0.8, linestyle=":", label="drift sets in")
+        axis.set(title=title, ylim=(0, 1))
+    for axis in axes[-1]:
+        axis.set_xlabel("epoch")
+    figure.supylabel("auxiliaries' share of the weight", fontsize="medium")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center")
+    return figure
+
+
+@_styled
+def step_shares(panels: Mapping[str, pd.DataFrame], *, seed: int) -> Figure:
+    """The auxiliaries' share of the weight in every step of one seed, with each epoch's mean.
+
+    Args:
+        panels: title to the columns ``seed``, ``epoch``, ``step``, ``share``.
+    """
+    figure, axes = _figure(len(panels), width=3.4, height=2.9, sharey=True)
+    for axis, (title, table) in zip(axes[0], panels.items(), strict=True):
+        rows = table[table["seed"] == seed]
+        n_steps = rows["step"].max()
+        axis.plot(
+            rows["epoch"] + (rows["step"] - 0.5) / n_steps, rows["share"], ".", color=BLUE, alpha=0.5, label="a step"
+        )
+        for epoch, mean in rows.groupby("epoch")["share"].mean().items():
+            label = "the epoch's mean" if epoch == 1 else None
+            axis.plot([epoch, epoch + 1], [mean, mean], color=BLACK, linewidth=2, label=label)
+        axis.set(title=title, xlabel="epoch", ylim=(-0.03, 1.03))
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    axes[0, 0].set_ylabel("auxiliaries' share of the weight")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center")
     return figure

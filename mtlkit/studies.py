@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +89,7 @@ def study(
     seeds: int | Sequence[int],
     epochs: int,
     jobs: int = 2,
+    cache: str | Path | None = None,
     **options,
 ) -> Study:
     """Choose each candidate's learning rate on the meta split, then run it with all seeds.
@@ -100,6 +102,9 @@ def study(
         tuning_epochs: length of the runs of the search, which may be shorter than the final ones.
         epochs: length of the final runs.
         jobs: processes side by side; the results do not depend on it.
+        cache: folder that keeps every finished fit, so that a study that was interrupted goes on where it
+            was. A fit is found again by its data, model, method and options, all of which must then be
+            picklable; a change of the library's code is not noticed. Nothing is kept when None.
         options: passed to :func:`mtlkit.training.fit`. ``steps_per_epoch`` is one pass over the first
             candidate's training split unless given, so that everyone makes the same number of steps.
 
@@ -114,9 +119,11 @@ def study(
     first = next(iter(candidates.values())).data.train
     options.setdefault("steps_per_epoch", len(first) // options.get("batch_size", BATCH_SIZE))
 
+    one = _fit if cache is None else _Kept(cache)
+
     def runs(jobs_to_do: list[tuple[str, float]], label: str, **budget) -> list[Runs]:
         calls = (
-            joblib.delayed(_fit)(candidates[name], name=name, lr=lr, **budget, **options) for name, lr in jobs_to_do
+            joblib.delayed(one)(candidates[name], name=name, lr=lr, **budget, **options) for name, lr in jobs_to_do
         )
         done = joblib.Parallel(n_jobs=jobs, return_as="generator")(calls)
         return [run for _, run in zip(progress(jobs_to_do, label), done, strict=True)]
@@ -140,6 +147,38 @@ def _fit(candidate: Candidate, **options) -> Runs:
         return fit(candidate.model, candidate.data, candidate.weighting, **{**options, **candidate.options})
     finally:
         torch.set_num_threads(threads)
+
+
+class _Kept:
+    """:func:`_fit` that looks into a folder first, and leaves its result there."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.stored = joblib.Memory(folder, verbose=0).cache(_fit_under, ignore=["candidate", "options"])
+
+    def __call__(self, candidate: Candidate, **options) -> Runs:
+        return self.stored(_fingerprint(candidate, options), candidate, options)
+
+
+def _fit_under(key: str, candidate: Candidate, options: Mapping[str, object]) -> Runs:
+    return _fit(candidate, **options)
+
+
+def _fingerprint(candidate: Candidate, options: Mapping[str, object]) -> str:
+    """A hash of all that a fit depends on: the rows of every seed, the architecture, the method and the options."""
+    options = {**options, **candidate.options}
+    seeds = options["seeds"]
+    draws = [candidate.data.resample(s) for s in (range(seeds) if isinstance(seeds, numbers.Integral) else seeds)]
+    rows = []
+    for draw in draws:
+        moving = [] if draw.train_at is None else [draw.train_at(e) for e in range(1, options["epochs"] + 1)]
+        for split in (*draw.splits.values(), *moving):
+            rows.append(joblib.hash([t.numpy() for t in (split.x, *split.y.values(), split.rows, split.noisy)]))
+    layers = [
+        (name, type(module), {k: v for k, v in vars(module).items() if not k.startswith("_")})
+        for name, module in candidate.model.named_modules()
+    ]
+    shapes = [(name, tuple(p.shape)) for name, p in candidate.model.named_parameters()]
+    return joblib.hash((rows, draws[0].name, draws[0].tasks, layers, shapes, candidate.weighting, options))
 
 
 def _meta_loss(runs: Runs) -> float:
@@ -229,6 +268,67 @@ def per_seed(outcome: Study, metric: str) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+PER_SEED = ["condition", "method", "seed", "metric", "value"]
+"""Columns of the table that a study leaves for others to read, ``<study>_per_seed.csv``."""
+
+
+def per_seed_table(outcomes: Mapping[str, Study], metrics: Sequence[str]) -> pd.DataFrame:
+    """What every seed of every method reached: the main task's test metrics at the selected epoch.
+
+    Args:
+        outcomes: condition (such as ``60% label noise``) to the study under it.
+
+    Returns:
+        a row per condition, method, seed and metric: the columns :data:`PER_SEED`; NaN where a seed diverged.
+    """
+    tables = {
+        (condition, metric): per_seed(outcome, metric).rename_axis(columns="method").unstack()
+        for condition, outcome in outcomes.items()
+        for metric in metrics
+    }
+    joined = pd.concat(tables, names=["condition", "metric"]).rename("value").reset_index()
+    return joined[PER_SEED]
+
+
+def readable_gains(table: pd.DataFrame, columns: str = "condition") -> pd.DataFrame:
+    """:func:`mtlkit.paired.gains` to read: a row per method, a column per condition, each gain with its interval.
+
+    Args:
+        columns: which column of ``table`` tells the conditions apart.
+    """
+    numbers = zip(table["gain"], table["low"], table["high"], strict=True)
+    text = [f"{gain:+.3f} [{low:+.3f}, {high:+.3f}]" for gain, low, high in numbers]
+    shown = table.assign(text=text).pivot(index="method", columns=columns, values="text")
+    return shown.loc[table["method"].unique(), table[columns].unique()].fillna("not run")
+
+
+def share_table(outcomes: Mapping[str, Study], methods: Sequence[str]) -> pd.DataFrame:
+    """Where the weight of every seed went, in the form of :func:`per_seed_table`.
+
+    Returns:
+        ``auxiliary_share_first`` and ``auxiliary_share_last`` (the auxiliary tasks' share of the total
+        weight in the first and in the last epoch); for a condition with label noise also ``noisy_labels``
+        (their share of the main task's training labels) and ``noisy_weight`` (the share of the main
+        task's weight, over the whole training, that went to them). NaN where a seed diverged or gave
+        no weight at all.
+    """
+    rows = []
+    for condition, outcome in outcomes.items():
+        for method in methods:
+            run = outcome.runs[method]
+            frame = run.frame[(run.frame["metric"] == "weight") & (run.frame["split"] == "train")]
+            main = frame[frame["task"] == run.main].pivot(index="seed", columns="epoch", values="value")
+            found = {"auxiliary_share_first": 1 - main.iloc[:, 0], "auxiliary_share_last": 1 - main.iloc[:, -1]}
+            labels, weight = _noisy_shares(run)
+            if labels.any():
+                found |= {"noisy_labels": labels, "noisy_weight": weight}
+            diverged = run.frame.groupby("seed")["diverged"].first()
+            for metric, values in found.items():
+                usable = values.where(~diverged)
+                rows += [(condition, method, seed, metric, value) for seed, value in usable.items()]
+    return pd.DataFrame(rows, columns=PER_SEED)
+
+
 def noisy_shares(runs: Sequence[Runs]) -> pd.DataFrame:
     """How much of the main task's total weight went to noisy labels: a row per method.
 
@@ -238,23 +338,44 @@ def noisy_shares(runs: Sequence[Runs]) -> pd.DataFrame:
     """
     rows = []
     for run in runs:
-        main = run.samples[run.samples["task"] == run.main]
-        weight = (
-            main["weight"].where(main["noisy"], 0.0).groupby(main["seed"]).sum() / main.groupby("seed")["weight"].sum()
-        )
+        labels, weight = _noisy_shares(run)
         found = interval(weight)
-        rows.append((run.method, main["noisy"].mean(), found["mean"], found["low"], found["high"]))
+        rows.append((run.method, labels.mean(), found["mean"], found["low"], found["high"]))
     return pd.DataFrame(rows, columns=["method", "noisy_labels", "noisy_weight", "low", "high"]).round(4)
 
 
-def save(table: pd.DataFrame, shown: pd.DataFrame, folder: str | Path | None, name: str) -> None:
-    """Write the numbers as ``name.csv`` and what is shown as ``name.md`` into ``folder``; nothing if it is None.
+def _noisy_shares(run: Runs) -> tuple[pd.Series, pd.Series]:
+    """Per seed: the noisy labels' share of the main task's training labels, and of its weight."""
+    main = run.samples[run.samples["task"] == run.main]
+    seed = main["seed"]
+    weight = main["weight"].where(main["noisy"], 0.0).groupby(seed).sum() / main.groupby("seed")["weight"].sum()
+    return main["noisy"].groupby(seed).mean(), weight
 
-    Numbers are rounded to six significant digits, far above what differs between processors.
+
+def save(table: pd.DataFrame, shown: pd.DataFrame | None, folder: str | Path | None, name: str) -> None:
+    """Write the numbers as ``name.csv`` and what is shown, if anything, as ``name.md`` into ``folder``.
+
+    Nothing is written if ``folder`` is None. Numbers are rounded to six significant digits, far above
+    what differs between processors.
     """
     if folder is None:
         return
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
-    (folder / f"{name}.md").write_text(shown.to_markdown() + "\n", encoding="utf-8")
+    if shown is not None:
+        (folder / f"{name}.md").write_text(shown.to_markdown() + "\n", encoding="utf-8")
+
+
+def reference(name: str, folder: str | Path = "../data/reference") -> pd.DataFrame | None:
+    """The results of a study at paper scale, if there are any: a tidy table with a row per seed and number.
+
+    Args:
+        name: of the table, such as ``"toy_regression"``.
+        folder: where the tables are, by default as seen from ``notebooks/``.
+
+    Returns:
+        condition, method, seed, metric, value, device, date, commit, versions; None if the table is not there.
+    """
+    path = Path(folder) / f"{name}.csv"
+    return pd.read_csv(path) if path.exists() else None

@@ -1,3 +1,6 @@
+import math
+
+import pandas as pd
 import pytest
 import torch
 
@@ -77,3 +80,119 @@ def test_trajectories_draw_what_the_method_reported():
     rows = run.frame[(run.frame.metric == "alpha") & (run.frame.task == "left")]
     assert axis.lines[0].get_ydata().tolist() == pytest.approx(rows.groupby("epoch")["value"].mean().tolist())
     assert axis.get_legend().get_texts()[0].get_text() == "left (main)"
+
+
+def test_quick_and_reference_stand_side_by_side_in_one_order():
+    def table(shift, condition="a"):
+        rows = [
+            (condition, m, s, "loss", v + shift + 0.1 * s) for m, v in (("Uniform", 1), ("SLGrad", 2)) for s in (0, 1)
+        ]
+        return pd.DataFrame(rows, columns=["condition", "method", "seed", "metric", "value"])
+
+    reference = pd.concat([table(5), table(0, "only there"), table(9).assign(metric="rmse")])
+    reference = pd.concat([reference, pd.DataFrame([("a", "DWA", 0, "loss", 7.0)], columns=table(0).columns)])
+    left, right = figures.quick_and_reference(table(0), reference).axes
+    assert [axis.get_title(loc="left") for axis in (left, right)] == ["a, quick", "a, paper scale"]
+    names = [label.get_text() for label in left.get_yticklabels()]
+    assert names == ["DWA", "SLGrad", "Uniform"]
+    assert left.get_ylim() == right.get_ylim()
+
+    def means(axis):
+        dots = [line for line in axis.lines if line.get_marker() not in ("None", "")]
+        return {names[int(line.get_ydata()[0])]: line.get_xdata()[0] for line in dots}
+
+    assert means(left) == pytest.approx({"SLGrad": 2.05, "Uniform": 1.05})
+    assert means(right) == pytest.approx({"DWA": 7, "SLGrad": 7.05, "Uniform": 6.05})
+    with pytest.raises(ValueError, match="conditions are"):
+        figures.quick_and_reference(table(0), table(0, "other"))
+
+
+def test_ratio_by_size_draws_a_line_per_pair_with_its_interval():
+    import pandas as pd
+
+    rows = [("left", 100, 1.5, 1.2, 1.8), ("left", 1000, 1.1, 0.9, 1.2), ("right", 100, 0.5, 0.4, 0.7)]
+    table = pd.DataFrame(rows, columns=["pair", "size", "ratio", "low", "high"])
+    figure = figures.ratio_by_size({"DWA": table, "Uniform": table}, label="ratio")
+    axis = figure.axes[0]
+    first, second = axis.containers
+    assert first.get_label() == "left"
+    assert first.lines[0].get_xdata().tolist() == [100, 1000]
+    assert first.lines[0].get_ydata().tolist() == [1.5, 1.1]
+    bars = [segment[:, 1].tolist() for segment in second.lines[2][0].get_segments()]
+    assert bars == [pytest.approx([0.4, 0.7])]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["100", "1,000"]
+    assert figure.axes[1].get_title(loc="left") == "Uniform"
+
+
+def test_around_drift_draws_means_of_shares_and_the_drift():
+    import pandas as pd
+
+    shares = pd.DataFrame([[0.2, 0.4, 0.6], [0.4, 0.4, 0.8]], columns=[1, 2, 3])
+    figure = figures.around_drift(
+        {"a": {"drift": shares, "none": shares / 2}, "b": {"drift": shares}}, after=2, columns=2
+    )
+    lines = figure.axes[0].lines
+    assert lines[0].get_ydata().tolist() == pytest.approx([0.3, 0.4, 0.7])
+    assert lines[1].get_ydata().tolist() == pytest.approx([0.15, 0.2, 0.35])
+    assert lines[2].get_xdata()[0] == 2.5
+
+
+def test_step_shares_draw_the_steps_of_one_seed_and_the_means_of_its_epochs():
+    import pandas as pd
+
+    rows = [(s, e, i, 0.1 * s + 0.2 * e + 0.1 * i) for s in (0, 1) for e in (1, 2) for i in (1, 2)]
+    table = pd.DataFrame(rows, columns=["seed", "epoch", "step", "share"])
+    lines = figures.step_shares({"a": table}, seed=1).axes[0].lines
+    assert lines[0].get_xdata().tolist() == pytest.approx([1.25, 1.75, 2.25, 2.75])
+    assert lines[0].get_ydata().tolist() == pytest.approx([0.4, 0.5, 0.6, 0.7])
+    assert list(lines[1].get_ydata()) == pytest.approx([0.45, 0.45])
+    assert list(lines[2].get_xdata()) == [2, 3]
+
+
+def test_levels_draw_a_line_per_method_in_its_panel():
+    rows = [("a", 0.0, 1.0), ("a", 0.6, 2.0), ("b", 0.6, 3.0)]
+    table = pd.DataFrame(rows, columns=["method", "level", "gain"]).assign(low=0.0, high=4.0)
+    figure = figures.levels({("top", "noise"): table, ("bottom", "noise"): table[table.method == "a"]}, label="gain")
+    top, bottom = figure.axes
+    lines = [line for line in top.lines if line.get_marker() not in ("None", "")]
+    assert [line.get_ydata().tolist() for line in lines] == [[1, 2], [3]]
+    assert [round(x) for x in lines[0].get_xdata()] == [0, 1]
+    assert [round(x) for x in lines[1].get_xdata()] == [1]
+    assert [tick.get_text() for tick in bottom.get_xticklabels()] == ["0", "0.6"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+    assert (top.get_title(loc="left"), bottom.get_title(loc="left")) == ("top", "bottom")
+
+
+def test_overview_sorts_each_band_and_keeps_outliers_at_the_edge():
+    rows = [("SLGrad", 0.5, 0.2, 0.8), ("never seen", 1.0, 0.9, 1.1), ("DIW", -9.0, -20.0, 2.0)]
+    table = pd.DataFrame(rows, columns=["method", "gain", "low", "high"])
+    figure = figures.overview([{"first": table, "second": table[:1]}, {"third": table[:2]}], label="loss")
+    left, right = figure.axes
+    dots = [line for line in left.lines if line.get_marker() not in ("None", "")]
+    assert [dot.get_xdata()[0] for dot in dots] == [1.0, 0.5, -3.0, 0.5]
+    places = [dot.get_ydata()[0] for dot in dots]
+    assert places == sorted(places, reverse=True)
+    bars = [line.get_xdata() for line in left.lines if len(line.get_xdata()) == 2 and line.get_linewidth() == 1]
+    assert list(bars[2]) == [-3, 2]
+    assert [tick.get_text() for tick in left.get_yticklabels()] == ["first", "second"]
+    assert left.get_ylim() == right.get_ylim()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["SLGrad", "DIW", "other methods"]
+
+
+def test_ratios_leave_out_what_was_not_measured():
+    table = pd.DataFrame({"small": {"Uniform": 1.0, "SLGrad": 2.5}, "large": {"Uniform": 1.0, "SLGrad": math.nan}})
+    left, right = figures.ratios(table, label="time / plain step").axes
+    assert [text.get_text() for text in left.texts] == ["1.00", "2.50"]
+    assert [text.get_text() for text in right.texts] == ["1.00"]
+    assert [tick.get_text() for tick in left.get_yticklabels()] == ["Uniform", "SLGrad"]
+    assert left.lines[0].get_xydata().tolist() == [[1.0, 1.0], [2.5, 0.0]]
+
+
+def test_growth_has_a_row_for_each_label():
+    table = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 9.0]}, index=[10, 100])
+    panels = {(label, axis): table for label in ("time", "memory") for axis in ("batch", "tasks")}
+    axes = figures.growth(panels).axes[:4]
+    assert [axis.get_ylabel() for axis in axes] == ["time", "", "memory", ""]
+    assert [axis.get_xlabel() for axis in axes] == ["batch", "tasks"] * 2
+    assert axes[3].lines[1].get_xydata().tolist() == [[10.0, 3.0], [100.0, 9.0]]
+    assert [tick.get_text() for tick in axes[0].get_xticklabels()] == ["10", "100"]

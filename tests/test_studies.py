@@ -1,6 +1,10 @@
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -133,3 +137,144 @@ def test_everyone_makes_the_same_number_of_steps(candidates, monkeypatch):
     few = {name: candidates[name] for name in ("Uniform", "meta rows only", "train + meta, half each")}
     studies.study(few, lrs=[0.1], tuning_seeds=1, tuning_epochs=1, seeds=1, epochs=1, jobs=1, batch_size=100)
     assert set(asked.values()) == {10}
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """What was really fitted: the names, in order; None in the list stops the next fit."""
+    fitted, real = [], studies._fit
+
+    def fit(candidate, **options):
+        if None in fitted:
+            raise KeyboardInterrupt
+        fitted.append(options["name"])
+        return real(candidate, **options)
+
+    monkeypatch.setattr(studies, "_fit", fit)
+    return fitted
+
+
+def test_an_interrupted_study_repeats_no_finished_fit(candidates, outcome, counted, tmp_path, monkeypatch):
+    few = {name: candidates[name] for name in ("Uniform", "SLGrad", "meta rows only")}
+    settings = {"lrs": [0.1, 1e6], "tuning_seeds": 2, "seeds": 3, "jobs": 1, **BUDGET, **OPTIONS}
+    one = studies._fit
+
+    def until_the_fourth(candidate, **options):
+        run = one(candidate, **options)
+        if len(counted) == 3:
+            counted.append(None)
+        return run
+
+    monkeypatch.setattr(studies, "_fit", until_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        studies.study(few, cache=tmp_path, **settings)
+    assert counted == ["Uniform", "Uniform", "SLGrad", None]
+    counted.clear()
+    monkeypatch.setattr(studies, "_fit", one)
+    resumed = studies.study(few, cache=tmp_path, **settings)
+    assert counted == ["SLGrad", "meta rows only", "meta rows only", *few]
+    assert resumed.lrs == {name: outcome.lrs[name] for name in few}
+    for name in few:
+        assert resumed.runs[name].frame.equals(outcome.runs[name].frame)
+        assert resumed.runs[name].samples.equals(outcome.runs[name].samples)
+    counted.clear()
+    again = studies.study(few, cache=tmp_path, **settings)
+    assert counted == []
+    assert again.runs["SLGrad"].frame.equals(resumed.runs["SLGrad"].frame)
+
+
+def changed_candidates():
+    data = mtl.datasets.load("digits", label_noise=0.6)
+
+    def of(weighting=None, data=data, hidden=(64, 64), **options):
+        return studies.Candidate(mtl.models.mlp(data, hidden=hidden), data, weighting or mtl.SLGrad(), options)
+
+    drifting = [
+        mtl.datasets.load("toy_regression", n_train=40, n_meta=9, n_test=9, drift_to=v, drift_epochs=(0, 2))
+        for v in (1.0, 2.0)
+    ]
+    return {
+        "base": of(),
+        "method": of(mtl.Uniform()),
+        "hyper-parameter": of(mtl.SLGrad(lookahead=0.1)),
+        "architecture": of(hidden=(64, 32)),
+        "label noise": of(data=mtl.datasets.load("digits", label_noise=0.4)),
+        "main task": of(data=mtl.datasets.load("digits", main=3, label_noise=0.6)),
+        "tasks": of(data=data.only(["is_8", "is_3"])),
+        "rows": of(data=data.train_on_meta(None)),
+        "its own option": of(batch_size=10),
+        "drift": of(data=drifting[0]),
+        "other drift": of(data=drifting[1]),
+    }
+
+
+SETTINGS = {"name": "a", "lr": 0.1, "seeds": 2, "epochs": 2, "dtype": torch.float64, "optimizer": mtl.training.SGD}
+
+
+def test_a_fit_is_found_again_only_if_nothing_that_matters_changed():
+    prints = {name: studies._fingerprint(c, SETTINGS) for name, c in changed_candidates().items()}
+    base = changed_candidates()["base"]
+    for change in ({"lr": 0.2}, {"seeds": [1, 2]}, {"epochs": 3}, {"dtype": torch.float32}, {"name": "b"}):
+        prints[str(change)] = studies._fingerprint(base, {**SETTINGS, **change})
+    prints["optimizer"] = studies._fingerprint(base, {**SETTINGS, "optimizer": torch.optim.Adam})
+    assert len(set(prints.values())) == len(prints)
+    assert studies._fingerprint(base, SETTINGS) == prints["base"]
+
+
+def test_a_fit_is_found_again_by_another_process():
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_studies as t; print(*t.prints())"
+    )
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert found.split() == prints()
+
+
+def prints():
+    return [studies._fingerprint(c, SETTINGS) for c in changed_candidates().values()]
+
+
+def test_reference_reads_a_table_and_none_is_none(tmp_path):
+    assert studies.reference("small", tmp_path) is None
+    (tmp_path / "small.csv").write_text("condition,method,seed,metric,value\na,Uniform,0,loss,0.5\n")
+    assert studies.reference("small", tmp_path)["value"].tolist() == [0.5]
+
+
+def test_per_seed_table_has_every_number_of_every_seed(outcome):
+    table = studies.per_seed_table({"60% label noise": outcome, "again": outcome}, ["loss", "roc_auc"])
+    assert list(table.columns) == studies.PER_SEED
+    assert len(table) == 2 * len(outcome.runs) * 3 * 2
+    rows = table[(table.condition == "again") & (table.method == "SLGrad") & (table.metric == "roc_auc")]
+    assert rows["seed"].tolist() == [0, 1, 2]
+    assert rows["value"].tolist() == studies.per_seed(outcome, "roc_auc")["SLGrad"].tolist()
+
+
+def test_share_table_tells_where_each_seeds_weight_went(outcome):
+    table = studies.share_table({"noisy": outcome}, ["Uniform", "SLGrad"])
+    assert list(table.columns) == studies.PER_SEED
+    value = table.set_index(["method", "metric", "seed"])["value"].sort_index()
+    assert value["Uniform", "auxiliary_share_first"].tolist() == pytest.approx([0.9] * 3)
+    assert value["Uniform", "noisy_labels"].tolist() == pytest.approx([0.6] * 3)
+    found = studies.noisy_shares([outcome.runs["SLGrad"]])["noisy_weight"].item()
+    assert value["SLGrad", "noisy_weight"].mean() == pytest.approx(found, abs=1e-4)
+    frame = outcome.runs["SLGrad"].frame
+    weights = frame[(frame.metric == "weight") & (frame.task != "is_8")].groupby(["epoch", "seed"])["value"].sum()
+    assert value["SLGrad", "auxiliary_share_first"].tolist() == pytest.approx(weights[1].tolist())
+    assert value["SLGrad", "auxiliary_share_last"].tolist() == pytest.approx(weights[2].tolist())
+
+
+def test_share_table_is_silent_about_diverged_seeds_and_absent_noise(candidates):
+    clean = mtl.datasets.load("digits")
+    few = {"Uniform": studies.Candidate(mtl.models.mlp(clean), clean, mtl.Uniform())}
+    broken = studies.study(few, lrs=[1e150], tuning_seeds=1, seeds=2, jobs=1, **BUDGET, **OPTIONS)
+    table = studies.share_table({"clean": broken}, ["Uniform"])
+    assert set(table["metric"]) == {"auxiliary_share_first", "auxiliary_share_last"}
+    assert table["value"].isna().all()
+    assert studies.per_seed_table({"clean": broken}, ["loss"])["value"].isna().all()
+
+
+def test_gains_to_read_have_a_column_per_condition():
+    rows = [("a", "x", 0.5, 0.25, 0.75), ("b", "x", -1, -2, 0), ("a", "y", 0, 0, 0)]
+    table = pd.DataFrame(rows, columns=["condition", "method", "gain", "low", "high"])
+    shown = studies.readable_gains(table)
+    assert shown.loc["x"].tolist() == ["+0.500 [+0.250, +0.750]", "-1.000 [-2.000, +0.000]"]
+    assert shown.loc["y", "b"] == "not run"

@@ -1,0 +1,360 @@
+"""What the papers claim, and what is compared to test it; see :mod:`mtlkit.claims`."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from mtlkit.claims._rules import (
+    ABSOLUTE,
+    RELATIVE,
+    Absent,
+    Claim,
+    Comparison,
+    Numbers,
+    every,
+    first,
+    most,
+    none_best,
+    outcomes,
+    versus,
+)
+
+SLGRAD, HYDALEARN, ALPHAVIL, COMPARISON = (
+    "arXiv 2306.04519",
+    "arXiv 2008.11643",
+    "arXiv 2405.07769",
+    "IEEE Access 7 (2019)",
+)
+PAPERS_BASELINES = ("Uniform", "RandomWeighting", "GradientCosine", "OLAux", "PCGrad", "CAGrad", "GradNorm")
+CLEAN_ROWS = ("meta rows only", "meta rows only, main task only", "train + meta", "train + meta, half each")
+LOWEST = "With noisy labels of the main task, SLGrad has the lowest main-task test loss."
+NEAR_ZERO = 0.1
+"""A noisy label's mean weight counts as near zero below this share of a clean label's."""
+STRONGLY = 0.1
+"""Weights vary strongly if the standard deviation of an auxiliary's weight within an epoch is above this share of 1."""
+
+
+def _less_weight(condition: str) -> Callable[[Numbers], list[Comparison]]:
+    """Noisy labels get less than their share of the weight, less than half of it, and next to none each."""
+
+    def build(numbers: Numbers) -> list[Comparison]:
+        weight = numbers.of(condition, "SLGrad", "noisy_weight")
+        labels = numbers.of(condition, "SLGrad", "noisy_labels")
+        tenth = NEAR_ZERO * labels / (1 - labels + NEAR_ZERO * labels)
+        options = {"lower": True, "infinite": False}
+        margin = ABSOLUTE["noisy_weight"]
+        one = (condition, "SLGrad")
+        name = "share of the weight on noisy labels"
+        return [
+            Comparison(*one, "their number", name, weight, labels, margin=margin, **options),
+            Comparison(*one, "half", name, weight, 0.5, margin=0.0, **options),
+            Comparison(*one, "a tenth of a clean label's weight each", name, weight, tenth, margin=0.0, **options),
+        ]
+
+    return build
+
+
+def _drifting_share(condition: str) -> Callable[[Numbers], list[Comparison]]:
+    """The auxiliaries' share changes from the first to the last epoch, and using them does no harm."""
+
+    def build(numbers: Numbers) -> list[Comparison]:
+        first, last = (numbers.of(condition, "SLGrad", f"auxiliary_share_{when}") for when in ("first", "last"))
+        moved = Comparison(
+            condition,
+            "SLGrad, last epoch",
+            "first epoch",
+            "auxiliaries' share of the weight",
+            last,
+            first,
+            lower=True,
+            margin=ABSOLUTE["auxiliary_share"],
+            wants="different",
+            infinite=False,
+        )
+        return [moved, *versus(numbers, condition, "SLGrad", ["SLGrad, main task only"], "loss", "no worse")]
+
+    return build
+
+
+def _slgrad(study: str, noise: str) -> list[Claim]:
+    noisy, clean = f"{noise} label noise", "0% label noise"
+    common = {"source": SLGRAD, "study": study}
+    return [
+        Claim(
+            id="S1",
+            sentence=LOWEST,
+            setting=f"{noisy}, the paper's baselines",
+            figure=f"{study}_ranking",
+            comparisons=lambda numbers: versus(numbers, noisy, "SLGrad", PAPERS_BASELINES, "loss"),
+            **common,
+        ),
+        Claim(
+            id="S1",
+            sentence=LOWEST,
+            setting=f"{noisy}, plain training on the clean rows",
+            figure=f"{study}_ranking",
+            comparisons=lambda numbers: versus(numbers, noisy, "SLGrad", CLEAN_ROWS, "loss"),
+            **common,
+        ),
+        Claim(
+            id="S2",
+            sentence="SLGrad gives noisy samples weights near zero and clean ones most of the weight.",
+            setting=noisy,
+            figure=f"{study}_weights",
+            comparisons=_less_weight(noisy),
+            **common,
+        ),
+        Claim(
+            id="S3",
+            sentence="SLGrad also helps, or does not hurt, without noise.",
+            setting=f"{clean}, against uniform weights",
+            figure=f"{study}_ranking",
+            comparisons=lambda numbers: versus(numbers, clean, "SLGrad", ["Uniform"], "loss", "no worse"),
+            **common,
+        ),
+        *(
+            Claim(
+                id="S4",
+                sentence="SLGrad uses auxiliary samples while they help: their share of the weight drifts.",
+                setting=condition,
+                figure=f"{study}_shares",
+                comparisons=_drifting_share(condition),
+                rule=first,
+                **common,
+            )
+            for condition in (noisy, clean)
+        ),
+    ]
+
+
+def _as_published(numbers: Numbers, ours: str) -> list[Comparison]:
+    """SLGrad's test loss against its baselines, the published variant where there is one."""
+    noisy = "60% label noise"
+    there = set(numbers.methods(noisy))
+    others = [f"{m}, as published" if f"{m}, as published" in there else m for m in PAPERS_BASELINES]
+    return versus(numbers, noisy, ours, others, "loss")
+
+
+def _alphavil(id: str, sentence: str, others: Sequence[str], wants: str) -> list[Claim]:
+    """Both targets; as in the paper, where every branch sees all of the data, and at equal cost."""
+
+    def build(budget: str) -> Callable[[Numbers], list[Comparison]]:
+        def of(other: str) -> str:
+            return other + budget if other == "DIW" else other
+
+        return lambda numbers: [
+            comparison
+            for condition in numbers.conditions("target: ")
+            for comparison in versus(
+                numbers, condition, f"AlphaVIL{budget}", [of(other) for other in others], "accuracy", wants
+            )
+        ]
+
+    return [
+        Claim(
+            id=id,
+            source=ALPHAVIL,
+            sentence=sentence,
+            setting=setting,
+            study="alphavil_multidigits",
+            figure="alphavil_ranking",
+            comparisons=build(budget),
+        )
+        for setting, budget in (
+            ("as in the paper, twice the steps of the others", ", twice the steps"),
+            ("at equal cost", ""),
+        )
+    ]
+
+
+def _hydalearn(id: str, sentence: str, setting: str, figure: str, comparisons: Callable) -> Claim:
+    return Claim(
+        id=id,
+        source=HYDALEARN,
+        sentence=sentence,
+        setting=setting,
+        study="hydalearn_drift",
+        figure=f"hydalearn_drift_{figure}",
+        comparisons=comparisons,
+    )
+
+
+def _static_weights(numbers: Numbers) -> list[Comparison]:
+    """HydaLearn against every static weight, on every data set, with and without drift."""
+    return [
+        comparison
+        for condition in numbers.conditions()
+        for comparison in versus(numbers, condition, "HydaLearn", numbers.methods(condition, "static"), "loss")
+    ]
+
+
+def _falling_share(numbers: Numbers) -> list[Comparison]:
+    """The auxiliaries' share falls when they lose their relevance, and falls more than without that."""
+    found = []
+    for steady in numbers.conditions():
+        if not steady.endswith(", no drift"):
+            continue
+        drifting = steady.replace(", no drift", ", drift")
+        (before, after), (before_too, after_too) = (
+            [numbers.of(condition, "HydaLearn", f"auxiliary_share_{when}") for when in ("before", "after")]
+            for condition in (drifting, steady)
+        )
+        margin = ABSOLUTE["auxiliary_share"]
+        options = {"lower": True, "margin": margin, "infinite": False}
+        share, change = "auxiliaries' share of the weight", "change of the auxiliaries' share"
+        found.append(Comparison(drifting, "HydaLearn, after the drift", "before it", share, after, before, **options))
+        found.append(
+            Comparison(
+                drifting, "HydaLearn, drift", "no drift", change, after - before, after_too - before_too, **options
+            )
+        )
+    if not found:
+        raise Absent("no condition without drift")
+    return found
+
+
+def _varying_weights(numbers: Numbers) -> list[Comparison]:
+    """The auxiliaries' share varies between the mini-batches of an epoch."""
+    name = "sd of the auxiliaries' share within an epoch"
+    return [
+        Comparison(
+            condition,
+            "HydaLearn",
+            f"{STRONGLY:g}",
+            name,
+            numbers.of(condition, "HydaLearn", "within_epoch_sd"),
+            STRONGLY,
+            lower=False,
+            margin=0.0,
+            infinite=False,
+        )
+        for condition in numbers.conditions()
+    ]
+
+
+def _gong(id: str, sentence: str, figure: str, comparisons: Callable, rule: Callable) -> Claim:
+    return Claim(
+        id=id,
+        source=COMPARISON,
+        sentence=sentence,
+        setting="equal sum, DWA and uncertainty weighting, every pair of tasks and size",
+        study="loss_weighting_comparison",
+        figure=f"loss_weighting_comparison_{figure}",
+        comparisons=comparisons,
+        rule=rule,
+    )
+
+
+STRATEGIES = ("Uniform", "DWA", "Uncertainty")
+
+
+def _single_task(numbers: Numbers) -> list[Comparison]:
+    """Single-task training is no worse than any strategy."""
+    return [
+        comparison
+        for condition in numbers.conditions("target: ")
+        for comparison in versus(numbers, condition, "single task", STRATEGIES, "loss", "no worse")
+    ]
+
+
+def _strategies(numbers: Numbers) -> list[Comparison]:
+    """Every strategy against every other one."""
+    return [
+        comparison
+        for condition in numbers.conditions("target: ")
+        for place, method in enumerate(STRATEGIES)
+        for comparison in versus(numbers, condition, method, STRATEGIES[place + 1 :], "loss", "different")
+    ]
+
+
+def _shrinking_gains(numbers: Numbers) -> list[Comparison]:
+    """The gain over single-task training at the largest size against that at the smallest, where there is one.
+
+    Gains are logarithms of the ratio of the losses: all losses, and their differences, fall with more data.
+    """
+    sizes: dict[str, dict[int, str]] = {}
+    for condition in numbers.conditions("target: "):
+        pair, size = re.fullmatch(r"target: (.+), (\d+) rows", condition).groups()
+        sizes.setdefault(pair, {})[int(size)] = condition
+
+    def gain(condition: str, strategy: str) -> pd.Series:
+        return np.log(numbers.of(condition, "single task", "loss")) - np.log(numbers.of(condition, strategy, "loss"))
+
+    found = []
+    for pair, by_size in sizes.items():
+        small, large = by_size[min(by_size)], by_size[max(by_size)]
+        for strategy in STRATEGIES:
+            [first] = outcomes(versus(numbers, small, strategy, ["single task"], "loss"))["holds"]
+            if first:
+                found.append(
+                    Comparison(
+                        f"target: {pair}",
+                        f"{strategy}, {max(by_size)} rows",
+                        f"{min(by_size)} rows",
+                        "gain over single task (log ratio of losses)",
+                        gain(large, strategy),
+                        gain(small, strategy),
+                        lower=True,
+                        margin=RELATIVE["loss"],
+                    )
+                )
+    if not found:
+        raise Absent("no strategy gains anything over single-task training at the smallest size")
+    return found
+
+
+_CLAIMS = (
+    *_slgrad("digits_label_noise", "60%"),
+    *_slgrad("toy_regression", "30%"),
+    *(
+        Claim(
+            id="S1",
+            source=SLGRAD,
+            sentence=LOWEST,
+            setting=f"60% label noise, {who} as the authors' code has them",
+            study="published_baselines",
+            figure="published_baselines_ranking",
+            comparisons=functools.partial(_as_published, ours=ours),
+        )
+        for who, ours in (("baselines", "SLGrad"), ("baselines and SLGrad", "SLGrad, as published"))
+    ),
+    *_alphavil("V1", "αVIL beats single-task and standard multi-task training.", ("single task", "Uniform"), "better"),
+    *_alphavil("V2", "αVIL matches or beats DIW.", ("DIW",), "no worse"),
+    _hydalearn(
+        "H1",
+        "HydaLearn beats every static weight of a grid on the main metric.",
+        "five shares of weight for the auxiliaries, every data set, with and without drift",
+        "ranking_digits",
+        _static_weights,
+    ),
+    _hydalearn(
+        "H2",
+        "HydaLearn's weight of an auxiliary falls when that auxiliary's relevance falls.",
+        "relevance lost half-way: against before, and against no loss",
+        "shares",
+        _falling_share,
+    ),
+    _hydalearn(
+        "H3",
+        "The best weights vary strongly between the mini-batches of an epoch.",
+        f"standard deviation within an epoch above {STRONGLY:g}",
+        "steps",
+        _varying_weights,
+    ),
+    _gong(
+        "G1",
+        "Multi-task training typically does not improve on single-task training.",
+        "gain_by_size",
+        _single_task,
+        most,
+    ),
+    _gong("G2", "No weighting strategy is best everywhere.", "ranking_left", _strategies, none_best),
+    _gong("G3", "Any gain shrinks as the data grow.", "gain_by_size", _shrinking_gains, every),
+)
+CLAIMS: tuple[Claim, ...] = tuple(sorted(_CLAIMS, key=lambda claim: ("SHVG".index(claim.id[0]), claim.id)))
+"""All claims, in the order of the papers."""

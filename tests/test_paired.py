@@ -1,0 +1,78 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from mtlkit import paired
+
+SEEDS = 6
+
+
+@pytest.fixture(scope="module")
+def table():
+    generator = np.random.default_rng(0)
+    mean = {
+        ("small", "alone"): 1.0,
+        ("small", "A"): 0.5,
+        ("small", "B"): 0.9,
+        ("large", "alone"): 0.4,
+        ("large", "A"): 0.35,
+        ("large", "B"): 0.1,
+    }
+    rows = [
+        (condition, method, seed, "loss", value + 0.02 * generator.normal())
+        for (condition, method), value in mean.items()
+        for seed in range(SEEDS)
+    ]
+    rows += [("small", "alone", 0, "accuracy", 0.5)]
+    return pd.DataFrame(rows, columns=["condition", "method", "seed", "metric", "value"])
+
+
+def values(table, condition, method):
+    rows = table[(table.condition == condition) & (table.method == method) & (table.metric == "loss")]
+    return rows.sort_values("seed")["value"].to_numpy()
+
+
+def test_gains_are_paired_differences(table):
+    shuffled = table.sample(frac=1, random_state=1)
+    found = paired.gains(shuffled, "loss", "alone").set_index(["condition", "method"])
+    assert len(found) == 4
+    for condition, method in found.index:
+        difference = values(table, condition, "alone") - values(table, condition, method)
+        row = found.loc[condition, method]
+        expected = stats.ttest_rel(values(table, condition, "alone"), values(table, condition, method))
+        low, high = expected.confidence_interval()
+        assert row[["gain", "p", "low", "high", "seeds"]].tolist() == pytest.approx(
+            [difference.mean(), expected.pvalue, low, high, SEEDS]
+        )
+    turned = paired.gains(table, "loss", "alone", lower_is_better=False)
+    assert turned["gain"].tolist() == pytest.approx((-paired.gains(table, "loss", "alone")["gain"]).tolist())
+
+
+def test_a_seed_without_a_finite_value_is_left_out_of_its_pairs(table):
+    broken = table.copy()
+    broken.loc[(broken.condition == "small") & (broken.method == "A") & (broken.seed == 2), "value"] = np.nan
+    found = paired.gains(broken, "loss", "alone").set_index(["condition", "method"])["seeds"]
+    assert found.loc["small", "A"] == SEEDS - 1
+    assert found.loc["small", "B"] == SEEDS
+
+
+def test_gain_changes_pair_the_seeds_of_two_conditions(table):
+    found = paired.gain_changes(table, "loss", "alone", "small", "large").set_index("method")
+    before = values(table, "small", "alone") - values(table, "small", "A")
+    after = values(table, "large", "alone") - values(table, "large", "A")
+    expected = stats.ttest_rel(after, before)
+    row = found.loc["A"]
+    assert row[["gain_before", "gain_after", "change", "p"]].tolist() == pytest.approx(
+        [before.mean(), after.mean(), (after - before).mean(), expected.pvalue]
+    )
+    assert found.loc["A", "high"] < 0 < found.loc["B", "low"]
+
+
+def test_what_is_not_there_is_named(table):
+    with pytest.raises(ValueError, match="no metric 'rmse', found loss, accuracy"):
+        paired.gains(table, "rmse", "alone")
+    with pytest.raises(ValueError, match="small: no method 'C', found alone, A, B"):
+        paired.gains(table, "loss", "C")
+    with pytest.raises(ValueError, match="no condition 'huge', found small, large"):
+        paired.gain_changes(table, "loss", "alone", "small", "huge")
