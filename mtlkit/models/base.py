@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mtlkit.datasets import Dataset
+
 
 class MultiTaskModel(nn.Module):
     """One trunk, one head per task: x to ``{task name: head(trunk(x))}``.
@@ -65,3 +67,14 @@ def initialise(model: nn.Module, generator: torch.Generator) -> None:
                 f"module {name!r} is a {type(module).__name__}: no rule to draw its weights from a generator; "
                 "give it a method initialise(generator)"
             )
+
+
+def check_images(data: Dataset, expected: tuple[int, ...], model: str) -> None:
+    """Refuse a data set whose inputs do not have the shape (N, *expected).
+
+    Raises:
+        ValueError: they have another shape; ``model`` is the name in the message.
+    """
+    found = tuple(data.train.x.shape[1:])
+    if found != expected:
+        raise ValueError(f"{data.name}: inputs have shape (N, {', '.join(map(str, found))}), {model} takes {expected}")

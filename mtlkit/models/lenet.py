@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from mtlkit.datasets import Dataset
-from mtlkit.models.base import MultiTaskModel
+from mtlkit.models.base import MultiTaskModel, check_images
 
 
 def multi_lenet(data: Dataset) -> MultiTaskModel:
@@ -17,7 +17,7 @@ def multi_lenet(data: Dataset) -> MultiTaskModel:
     Raises:
         ValueError: inputs of another shape.
     """
-    _check_images(data, (1, 28, 28), "multi_lenet")
+    check_images(data, (1, 28, 28), "multi_lenet")
     trunk = nn.Sequential(
         nn.Conv2d(1, 10, 5),
         nn.MaxPool2d(2),
@@ -43,7 +43,7 @@ def lenet(data: Dataset) -> MultiTaskModel:
     Raises:
         ValueError: inputs of another shape.
     """
-    _check_images(data, (3, 32, 32), "lenet")
+    check_images(data, (3, 32, 32), "lenet")
     trunk = nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=2),
         nn.ReLU(),
@@ -66,9 +66,3 @@ def lenet(data: Dataset) -> MultiTaskModel:
         for t in data.tasks
     }
     return MultiTaskModel(trunk, heads)
-
-
-def _check_images(data: Dataset, expected: tuple[int, ...], model: str) -> None:
-    found = tuple(data.train.x.shape[1:])
-    if found != expected:
-        raise ValueError(f"{data.name}: inputs have shape (N, {', '.join(map(str, found))}), {model} takes {expected}")

@@ -32,6 +32,7 @@ def table():
 BUILT = {
     "multi_lenet": lambda: (images(1, 28, 28), models.multi_lenet),
     "lenet": lambda: (images(3, 32, 32, tasks=tuple(Task(f"t{i}", "binary") for i in range(3))), models.lenet),
+    "resnet18": lambda: (images(3, 32, 32), lambda data: models.resnet18(data, width=4)),
     "mlp": lambda: (load("toy_regression"), models.mlp),
     "mlp with heads": lambda: (load("multi_digits"), lambda data: models.mlp(data, hidden=(8,), head=(5,))),
     "mlp with embeddings": lambda: (table(), models.mlp),
@@ -99,9 +100,10 @@ def test_weights_come_from_the_generator_alone(built):
     first = stacked(model)
     torch.rand(3)
     second = stacked(model)
+    norms = tuple(name for name, module in model.named_modules() if isinstance(module, torch.nn.GroupNorm))
     for name in first:
         assert torch.equal(first[name], second[name])
-        assert not torch.equal(first[name][0], first[name][1])
+        assert torch.equal(first[name][0], first[name][1]) == (name.rpartition(".")[0] in norms)
 
 
 def test_stacks_as_modules_do(built):
@@ -129,11 +131,41 @@ def test_lenet_is_the_published_one():
     assert [count(h) for h in model.heads] == [head] * 2
 
 
+def test_resnet18_is_the_published_one():
+    model = models.resnet18(images(3, 32, 32, tasks=(Task("a", "binary"), Task("b", "multiclass", n_classes=10))))
+    convolutions = 3 * 64 * 9 + 4 * 64 * 64 * 9
+    for n in (64, 128, 256):
+        convolutions += n * 2 * n * (9 + 1) + 3 * (2 * n) ** 2 * 9
+    norms = 2 * (5 * 64 + 5 * (128 + 256 + 512))
+    assert count(model.trunk) == convolutions + norms == 11_168_832
+    assert [count(head) for head in model.heads] == [512 + 1, 512 * 10 + 10]
+    layers = [m for m in model.trunk.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]
+    assert len(layers) + 1 == 18
+    assert {m.num_groups for m in model.trunk.modules() if isinstance(m, torch.nn.GroupNorm)} == {32}
+
+
+def test_resnet18_halves_the_pixels_three_times():
+    model = models.resnet18(images(3, 32, 32), width=4)
+    x, sides = images(3, 32, 32).train.x.float(), []
+    for layer in model.trunk[3:11]:
+        layer.register_forward_hook(lambda _, __, out: sides.append(tuple(out.shape[1:])))
+    model(x)
+    assert sides == [(c, s, s) for c, s in ((4, 32), (8, 16), (16, 8), (32, 4)) for _ in range(2)]
+
+
+def test_resnet18_keeps_samples_apart():
+    model, x = models.resnet18(images(3, 32, 32), width=4).double(), images(3, 32, 32).train.x
+    together = model(x)["left"]
+    for row in range(len(x)):
+        torch.testing.assert_close(model(x[row : row + 1])["left"][0], together[row])
+
+
 @pytest.mark.parametrize(
     ("build", "shape", "message"),
     [
         (models.multi_lenet, (3, 32, 32), r"images: inputs have shape \(N, 3, 32, 32\), multi_lenet takes \(1, 28, 28"),
         (models.lenet, (1, 28, 28), r"images: inputs have shape \(N, 1, 28, 28\), lenet takes \(3, 32, 32\)"),
+        (models.resnet18, (3, 28, 28), r"images: inputs have shape \(N, 3, 28, 28\), resnet18 takes \(3, 32, 32\)"),
         (models.mlp, (1, 28, 28), r"images: inputs have shape \(6, 1, 28, 28\), an mlp expects \(N, features\)"),
     ],
 )
