@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from mtlkit.datasets import Split
-from mtlkit.merging import stacks_well
 from mtlkit.signals import Params, Problem, prefers_two_passes
-from mtlkit.stack import Stack
+from mtlkit.stack import Stack, stacks_well
 from mtlkit.weighting import State, Weighting, step
 
 LEARNED = "weighting.learned"

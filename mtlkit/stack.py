@@ -159,6 +159,12 @@ def _of_each(function: Callable[..., object], *stacked: object) -> object:
     return tree_map(lambda t: t.unsqueeze(0), function(*tree_map(lambda t: t.squeeze(0), stacked)))
 
 
+def stacks_well(model: nn.Module, device: str | torch.device) -> bool:
+    """Whether copies of this model train faster side by side: yes, but for convolutions on a CPU."""
+    convolves = any(isinstance(module, nn.modules.conv._ConvNd) for module in model.modules())
+    return torch.device(device).type != "cpu" or not convolves
+
+
 def _check_layers(model: nn.Module) -> None:
     for name, module in model.named_modules():
         found = f"module {name!r} is a {type(module).__name__} with"

@@ -14,11 +14,11 @@ from torch.utils._pytree import tree_map
 
 from mtlkit.datasets import Dataset, Split
 from mtlkit.engine import Descent, check_elementwise
-from mtlkit.merging import Branches, Merging, stacks_well
+from mtlkit.merging import Branches, Merging
 from mtlkit.models import MultiTaskModel
 from mtlkit.progress import progress
 from mtlkit.results import Recorder, Runs, join
-from mtlkit.stack import Batches, Stack, generator, stack_splits, take
+from mtlkit.stack import Batches, Stack, generator, stack_splits, stacks_well, take
 from mtlkit.weighting import Weighting, per_sample
 
 PURPOSES = ("order", "meta order", "branch order", "noise")

@@ -320,10 +320,13 @@ def test_the_table_has_a_row_per_claim_and_no_empty_cell():
 def test_every_text_says_the_verdict_of_the_table():
     known = study(("60% label noise", "0% label noise"), DIGITS)
     table, _ = claims.table(claims.CLAIMS[:6], {"quick": {"digits_label_noise": known}})
-    shown, front, words = claims.readable(table), claims.short(table), claims.sentences(table).splitlines()
-    for row, full, brief, line in zip(table.itertuples(), shown.itertuples(), front.itertuples(), words, strict=True):
+    shown, words = claims.readable(table), claims.sentences(table).splitlines()
+    front = claims.short(table)
+    assert list(front.index) == list(dict.fromkeys(table["claim"]))
+    for row, full, line in zip(table.itertuples(), shown.itertuples(), words, strict=True):
         assert full.verdict == f"**{row.verdict}**"
-        assert brief.quick == f"{row.verdict} ({row.holds})"
+        brief = f"**{row.verdict}** ({row.holds}; {row.ours}, {row.theirs}): {row.setting}"
+        assert brief in front.loc[row.claim, "what we found"].split("<br>")
         assert f"**{row.claim}**, {row.setting}" in line
         assert f"**{row.verdict}**" in line
 

@@ -22,8 +22,9 @@ LOCK = {
     if line and not line.startswith("#")
 }
 FLOORS = [
-    "progress", "tasks", "datasets", "models", "signals", "weighting", "merging", "weigher", "results", "stack",
-    "training", "studies", "figures", "notebook",
+    "progress", "memory", "tasks", "datasets", "models", "signals", "weighting", "merging", "weigher", "results",
+    "samples", "stack", "engine", "training", "studies", "dynamics", "paired", "published", "claims", "your_data",
+    "figures", "notebook", "paper",
 ]  # fmt: skip
 
 

@@ -113,23 +113,30 @@ def readable(table: pd.DataFrame, root: str = "../..") -> pd.DataFrame:
 
 
 def short(table: pd.DataFrame, root: str = ".") -> pd.DataFrame:
-    """One row per claim and setting, the verdicts of both scales side by side, for a front page."""
-    rows = {}
-    for row in table.itertuples(index=False):
-        key = (row.claim, row.setting, row.study)
-        shown = rows.setdefault(
-            key,
+    """A row per claim for a front page: every verdict with its setting and numbers, notebooks and figures.
+
+    The numbers are those of the comparison that speaks least for the claim. Settings that were not tested are
+    left out, unless none was.
+    """
+    rows = []
+    for claim, settings in table.groupby("claim", sort=False):
+        tested = settings[settings["holds"] != NONE]
+        verdicts, see = [], {}
+        for row in tested.itertuples(index=False):
+            scale = "" if row.scale == "quick" else ", at paper scale"
+            verdicts.append(f"**{row.verdict}** ({row.holds}; {row.ours}, {row.theirs}): {row.setting}{scale}")
+        for row in (settings if tested.empty else tested).itertuples(index=False):
+            figure = f"{root}/figures/{row.study}/{row.figure}.svg"
+            see[row.study] = f"[{row.study}]({root}/notebooks/{row.study}.ipynb) ([figure]({figure}))"
+        rows.append(
             {
-                "claim": row.claim,
-                "what the paper says": f"{row.sentence} ({row.source})",
-                "tested as": f"{row.setting} ([{row.study}]({root}/notebooks/{row.study}.ipynb))",
-                "quick": "no study",
-                "paper scale": "no study",
-            },
+                "claim": claim,
+                "what the paper says": f"{settings['sentence'].iloc[0]} ({settings['source'].iloc[0]})",
+                "what we found": "<br>".join(verdicts) or "**not tested here**",
+                "see": "<br>".join(see.values()),
+            }
         )
-        held = "" if row.holds == NONE else f" ({row.holds})"
-        shown["quick" if row.scale == "quick" else "paper scale"] = row.verdict + held
-    return pd.DataFrame(rows.values()).set_index("claim")
+    return pd.DataFrame(rows).set_index("claim")
 
 
 def sentences(table: pd.DataFrame) -> str:

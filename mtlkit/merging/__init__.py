@@ -2,7 +2,7 @@
 
 from mtlkit.merging._alphavil import AlphaVIL
 from mtlkit.merging._base import Epoch, Merged, Merging, error_rate
-from mtlkit.merging._branches import Branches, stacks_well
+from mtlkit.merging._branches import Branches
 from mtlkit.merging._diw import DIW
 from mtlkit.merging._forkmerge import ForkMerge
 from mtlkit.merging._merger import Branch, Merger
@@ -18,5 +18,4 @@ __all__ = [
     "Merger",
     "Merging",
     "error_rate",
-    "stacks_well",
 ]

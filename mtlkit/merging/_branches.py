@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtlkit.datasets import Split
 from mtlkit.merging._base import Epoch, steps_of
@@ -143,9 +143,3 @@ class Branches:
 def _part(loss: Callable[[Split, Params], Tensor], rows: Split, share: Tensor) -> Callable[[Params], Tensor]:
     """Some rows' part of the mean loss over all rows."""
     return lambda own: share.to(next(iter(own.values())).dtype) * loss(rows, own)
-
-
-def stacks_well(model: nn.Module, device: str | torch.device) -> bool:
-    """Whether branches of this model train faster side by side: yes, but for convolutions on a CPU."""
-    convolves = any(isinstance(module, nn.modules.conv._ConvNd) for module in model.modules())
-    return torch.device(device).type != "cpu" or not convolves

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import mtlkit as mtl
-from mtlkit.merging import Branches, _branches, stacks_well
+from mtlkit.merging import Branches, _branches
+from mtlkit.stack import stacks_well
 
 METHODS = [mtl.AlphaVIL(rho=0.5), mtl.DIW(metric=None), mtl.ForkMerge(top_k=1, interval=2)]
 methods = pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
