@@ -3,6 +3,7 @@
 from mtlkit import datasets, models
 from mtlkit.merging import DIW, AlphaVIL, ForkMerge, Merger
 from mtlkit.results import Runs, compare
+from mtlkit.samples import audit
 from mtlkit.tasks import Task
 from mtlkit.training import fit
 from mtlkit.weigher import Weigher
@@ -52,6 +53,7 @@ __all__ = [
     "Uncertainty",
     "Uniform",
     "Weigher",
+    "audit",
     "compare",
     "datasets",
     "fit",

@@ -101,10 +101,12 @@ def parameters(path: Path) -> dict[str, object]:
 def run(source: Path, target: Path, values: dict[str, object]) -> None:
     """Execute ``source`` with these parameters and write the canonical result to ``target``.
 
-    The kernel runs in ``notebooks/`` (paths in a notebook are relative to it), with one thread.
+    The kernel runs in ``notebooks/`` (paths in a notebook are relative to it), with one thread. The
+    environment variable ``MTLKIT_START`` tells it the folder that the user is in.
 
     Raises:
-        ValueError: a parameter that the notebook does not have.
+        ValueError: a parameter that the notebook does not have, or one that it refuses, in which case
+            ``target`` ends with the reason (:class:`mtlkit.your_data.Refused`).
         papermill.PapermillExecutionError: a cell failed; ``target`` then holds the traceback.
     """
     known = parameters(source)
@@ -112,19 +114,24 @@ def run(source: Path, target: Path, values: dict[str, object]) -> None:
     if unknown:
         raise ValueError(f"{source}: no parameter {', '.join(unknown)}, expected some of {', '.join(known)}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    os.environ.update(RUNTIME)
-    papermill.execute_notebook(
-        str(source),
-        str(target),
-        parameters=values,
-        kernel_name="python3",
-        cwd="notebooks",
-        record_timing=False,
-        progress_bar=False,
-        log_output=True,
-        autosave_cell_every=0,
-        request_save_on_cell_execute=False,
-    )
+    os.environ.update(RUNTIME, MTLKIT_START=os.getcwd())
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(target),
+            parameters=values,
+            kernel_name="python3",
+            cwd="notebooks",
+            record_timing=False,
+            progress_bar=False,
+            log_output=True,
+            autosave_cell_every=0,
+            request_save_on_cell_execute=False,
+        )
+    except papermill.PapermillExecutionError as error:
+        if error.ename != "Refused":
+            raise
+        raise ValueError(error.evalue) from None
     write(canonical(nbformat.read(target, 4)), target)
 
 

@@ -23,6 +23,8 @@ def from_frame(
     categorical: Sequence[str] = (),
     drop: Sequence[str] = (),
     groups: str | None = None,
+    time: str | None = None,
+    stratify: bool = False,
     meta: float = 0.2,
     test: float = 0.2,
     name: str = "frame",
@@ -47,7 +49,10 @@ def from_frame(
     Rows are split at random, anew for each seed. With ``groups``, all rows of a group go to the
     same split, and ``meta`` and ``test`` are shares of the groups. Because every seed must have
     splits of the same size, a split of k groups then has as many rows as the k smallest groups
-    together; the surplus of a draw is left out, at random.
+    together; the surplus of a draw is left out, at random. With ``stratify``, every split has the
+    same share of each class of the main task, and the rows without a main label are all trained on.
+    With ``time``, the latest rows are the test split and the latest of the others the meta split:
+    one split for all seeds.
 
     Args:
         frame: the table; ``rows`` of the data set are positions in it.
@@ -57,37 +62,99 @@ def from_frame(
         categorical: numeric input columns that hold codes.
         drop: columns that are neither input nor target.
         groups: column that says which rows belong together; not an input.
+        time: column of numbers or dates to split by; not an input. Rows of the same time keep their order.
+        stratify: see above; shares are of the rows of each class, rounded.
         meta: share of the rows (or groups) in the meta split.
         test: share of the rows (or groups) in the test split.
 
     Raises:
         ValueError: an unknown column or kind, a column with two roles, a target that does not fit
-            its kind or has no label in training, an infinite value, a missing group, an empty split.
+            its kind or has no label in training, an infinite value, a missing group or time, an empty
+            split, more than one of ``groups``, ``time`` and ``stratify``.
         TypeError: not a frame, or a column that is neither number, text nor category.
     """
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(f"frame is a {type(frame).__name__}, expected a pandas.DataFrame")
     targets = [main, *auxiliaries]
-    grouping = [] if groups is None else [groups]
-    _check_columns(frame, targets, [*drop, *grouping], categorical)
+    splitting = [column for column in (groups, time) if column is not None]
+    if len(splitting) + stratify > 1:
+        raise ValueError(f"groups={groups!r}, time={time!r}, stratify={stratify}, expected one of them at most")
+    check_columns(frame, targets, [*drop, *splitting], categorical)
     check_share("meta", meta)
     check_share("test", test)
-    inputs = frame.drop(columns=[*targets, *drop, *grouping])
+    inputs = frame.drop(columns=[*targets, *drop, *splitting])
     table = Table.of(inputs, {t: frame[t] for t in targets}, kinds or {}, categorical)
     numbers = None if groups is None else group_numbers(frame[groups])
     available = len(frame) if groups is None else int(numbers.max()) + 1
     n_meta, n_test = round(meta * available), round(test * available)
     check_sizes(available - 1, meta=n_meta, test=n_test)
+    sizes = [available - n_meta - n_test, n_meta, n_test]
+    if time is not None:
+        rows = time_order(frame[time]).split(sizes)
+        return replace(table.dataset(name, *rows), source=source, licence=licence)
 
     def draw(seed: int) -> Dataset:
         generator = torch.Generator().manual_seed(seed)
-        if numbers is None:
-            rows = torch.randperm(available, generator=generator).split([available - n_meta - n_test, n_meta, n_test])
-        else:
+        if numbers is not None:
             rows = grouped_rows(numbers, n_meta, n_test, generator)
+        elif stratify:
+            rows = stratified_rows(_strata(table), meta, test, generator)
+        else:
+            rows = torch.randperm(available, generator=generator).split(sizes)
         return replace(table.dataset(name, *rows), source=source, licence=licence, redraw=draw)
 
     return draw(seed)
+
+
+def stratified_rows(
+    strata: Tensor, meta: float, test: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of train, meta and test with the same share of each stratum.
+
+    Args:
+        strata: (N,) stratum of each row, 0 to S - 1, or -1 for a row that is to be trained on.
+        meta: share of each stratum in the meta split; a stratum of n rows has ``round(meta * n)`` there.
+        test: the same for the test split.
+
+    Returns:
+        shuffled rows, as many for every generator.
+    """
+    parts = [[(strata < 0).nonzero()[:, 0]], [], []]
+    for stratum in range(int(strata.max()) + 1):
+        rows = (strata == stratum).nonzero()[:, 0]
+        n_meta, n_test = round(meta * len(rows)), round(test * len(rows))
+        shuffled = rows[torch.randperm(len(rows), generator=generator)]
+        for part, chosen in zip(parts, shuffled.split([len(rows) - n_meta - n_test, n_meta, n_test]), strict=True):
+            part.append(chosen)
+    joined = [torch.cat(part) for part in parts]
+    return tuple(rows[torch.randperm(len(rows), generator=generator)] for rows in joined)
+
+
+def _strata(table: Table) -> Tensor:
+    """The main task's class of each row (0 for a regression), -1 where it has no label."""
+    target, main = table.targets[table.tasks[0].name], table.tasks[0]
+    if main.kind == "multiclass":
+        return target
+    known = torch.zeros_like(target) if main.kind == "regression" else target
+    return torch.where(torch.isnan(target), -1, known).long()
+
+
+def time_order(column: pd.Series) -> Tensor:
+    """Positions of the rows from the earliest to the latest, (N,); rows of the same time keep their order.
+
+    Raises:
+        ValueError: a missing time, or text that is no date.
+    """
+    if column.isna().any():
+        raise ValueError(f"time column {column.name!r} has missing values, expected a time for every row")
+    if not (_is_number(column) or pd.api.types.is_datetime64_any_dtype(column)):
+        try:
+            column = pd.to_datetime(column, format="ISO8601")
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"time column {column.name!r} is {column.dtype}, expected numbers or dates such as 2024-03-31 ({error})"
+            ) from None
+    return torch.from_numpy(np.argsort(column.to_numpy(), kind="stable").astype(np.int64))
 
 
 def grouped_rows(groups: Tensor, n_meta: int, n_test: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -211,9 +278,10 @@ def _fit(values: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.where(constant, 1, sd)
 
 
-def _check_columns(
+def check_columns(
     frame: pd.DataFrame, targets: Sequence[str], unused: Sequence[str], categorical: Sequence[str]
 ) -> None:
+    """Raise ValueError unless each column is there once, has one role at most, and some are left as inputs."""
     columns = list(frame.columns)
     if len(set(columns)) != len(columns):
         raise ValueError(f"the frame's columns are {columns}, expected each name once")

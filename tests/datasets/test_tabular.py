@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mtlkit.datasets import from_frame
-from mtlkit.datasets.tabular import grouped_rows
+from mtlkit.datasets.tabular import grouped_rows, stratified_rows, time_order
 
 
 @pytest.fixture
@@ -159,6 +159,61 @@ def test_grouped_rows_are_random_and_complete():
     assert (seen > 10).all()
 
 
+def test_stratified_rows_are_random_and_share_alike():
+    strata = torch.tensor([0] * 20 + [1] * 5 + [-1] * 3 + [2])
+    seen = torch.zeros(29, 3)
+    for seed in range(300):
+        parts = stratified_rows(strata, 0.2, 0.4, torch.Generator().manual_seed(seed))
+        assert sorted(torch.cat(parts).tolist()) == list(range(29))
+        counts = [torch.bincount(strata[part] + 1, minlength=4).tolist() for part in parts]
+        assert counts == [[3, 8, 2, 1], [0, 4, 1, 0], [0, 8, 2, 0]]
+        for s, part in enumerate(parts):
+            seen[part, s] += 1
+    torch.testing.assert_close(seen[:25] / 300, torch.tensor([[0.4, 0.2, 0.4]]).expand(25, 3), atol=0.13, rtol=0)
+
+
+def test_stratified_splits_follow_the_main_task(frame):
+    frame["grade"] = frame["grade"].where(frame.index % 10 > 0)
+    for main, unlabelled in (("sick", 0), ("grade", 10), ("weight", int(frame["weight"].isna().sum()))):
+        data = from_frame(frame, main, stratify=True, meta=0.25, test=0.25)
+        known = 100 - unlabelled
+        assert len(data.train) + len(data.meta) + len(data.test) == 100
+        assert abs(len(data.test) - known / 4) <= 1.5
+        target = data.train.y[main]
+        missing = torch.isnan(target) if target.is_floating_point() else target == -1
+        assert int(missing.sum()) == unlabelled
+        again = data.resample(5)
+        assert [len(s) for s in again.splits.values()] == [len(s) for s in data.splits.values()]
+    share = frame["sick"].eq("yes").mean()
+    assert from_frame(frame, "sick", stratify=True).test.y["sick"].mean().item() == pytest.approx(share, abs=0.03)
+
+
+@pytest.mark.parametrize("unit", ["number", "text", "datetime64[ns]", "datetime64[ns, UTC]"])
+def test_time_splits_early_from_late(frame, unit):
+    days = pd.Series(np.random.default_rng(1).permutation(100))
+    if unit == "number":
+        frame["when"] = days
+    else:
+        dates = pd.Timestamp("2024-01-01") + pd.to_timedelta(days, "D")
+        frame["when"] = dates.dt.strftime("%Y-%m-%d") if unit == "text" else dates.astype("datetime64[ns]")
+        if unit.endswith("UTC]"):
+            frame["when"] = frame["when"].dt.tz_localize("UTC")
+    data = from_frame(frame, "sick", time="when")
+    assert [sorted(days[s.rows.numpy()]) for s in data.splits.values()] == [
+        list(range(60)), list(range(60, 80)), list(range(80, 100)),
+    ]  # fmt: skip
+    assert data.resample(3) is data
+    assert data.train.x.shape[1] == from_frame(frame, "sick", drop=["when"]).train.x.shape[1]
+
+
+def test_rows_of_the_same_time_keep_their_order():
+    assert time_order(pd.Series([2, 1, 2, 1, 1])).tolist() == [1, 3, 4, 0, 2]
+    with pytest.raises(ValueError, match="time column 'when' has missing values"):
+        time_order(pd.Series([1.0, np.nan], name="when"))
+    with pytest.raises(ValueError, match=r"time column 'when' is .*, expected numbers or dates such as 2024-03-31"):
+        time_order(pd.Series(["yesterday", "today"], name="when"))
+
+
 def test_redraws(frame):
     data = from_frame(frame, "sick", seed=0)
     again = data.resample(0)
@@ -178,6 +233,8 @@ def test_redraws(frame):
         ({"categorical": ["sick"]}, ValueError, "column 'sick' is given 2 roles"),
         ({"drop": ["nothing"]}, ValueError, "no column 'nothing'"),
         ({"groups": "team"}, ValueError, "no column 'team'"),
+        ({"groups": "person", "stratify": True}, ValueError, "groups='person', time=None, stratify=True, expected one"),
+        ({"time": "height", "groups": "person"}, ValueError, "expected one of them at most"),
         ({"groups": "city"}, ValueError, "group column 'city' has missing values"),
         ({"kinds": {"height": "binary"}}, ValueError, "kinds names 'height', expected one of the targets sick"),
         ({"kinds": {"sick": "count"}}, ValueError, "target 'sick': kind is 'count', expected one of regression"),

@@ -1,0 +1,270 @@
+"""Train the contenders and answer: do the auxiliaries help, which one, which samples hurt, what to use?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+
+from mtlkit.datasets import Dataset
+from mtlkit.models import MultiTaskModel, mlp
+from mtlkit.results import Runs, compare
+from mtlkit.samples import audit, sample_losses
+from mtlkit.studies import Candidate, Study
+from mtlkit.weighting import GradientCosine, HydaLearn, SLGrad, Uniform, Weighting
+from mtlkit.your_data._table import Prepared
+
+SINGLE = "single task"
+MANY_ROWS = 5000
+METRICS = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "rmse"}
+"""The metric that decides, by the kind of the main task."""
+
+METHODS = {
+    "Uniform": Uniform(),
+    "GradientCosine": GradientCosine(),
+    "HydaLearn": HydaLearn(),
+    "SLGrad": SLGrad(),
+}
+"""What is compared with single-task training: equal weights, and weights per task, per batch and per sample."""
+
+
+def model(data: Dataset) -> MultiTaskModel:
+    """The model of every contender: two shared layers of 32, one linear head per task."""
+    return mlp(data, hidden=(32, 32))
+
+
+def contenders(data: Dataset, methods: Mapping[str, Weighting] = METHODS) -> dict[str, Candidate]:
+    """Single-task training, the methods, and equal weights without each of the auxiliaries in turn.
+
+    The last are named ``without NAME``; with one auxiliary that is single-task training itself.
+    """
+    names = [task.name for task in data.tasks]
+    parts = {SINGLE: data.only(names[:1])}
+    if len(names) > 2:
+        parts |= {f"without {out}": data.only([n for n in names if n != out]) for out in names[1:]}
+    found = {name: Candidate(model(part), part, Uniform()) for name, part in parts.items()}
+    return found | {name: Candidate(model(data), data, weighting) for name, weighting in methods.items()}
+
+
+def budget(data: Dataset) -> dict[str, object]:
+    """Options of :func:`mtlkit.studies.study` that fit the number of rows: minutes on two cores up to 50,000.
+
+    Twelve epochs of 20 to 40 steps. Ten seeds, five above 5,000 training rows, which also take larger batches.
+    """
+    rows = len(data.train)
+    batch_size = 256 if rows > MANY_ROWS else min(64, rows)
+    return {
+        "seeds": 5 if rows > MANY_ROWS else 10,
+        "tuning_seeds": 2,
+        "tuning_epochs": 4,
+        "epochs": 12,
+        "steps_per_epoch": min(max(rows // batch_size, 20), 40),
+        "batch_size": batch_size,
+        "meta_batch_size": min(256, len(data.meta)),
+        "optimizer": torch.optim.Adam,
+        "dtype": torch.float64,
+    }
+
+
+def in_units(outcome: Study, data: Dataset) -> Study:
+    """The same study with a regression's ``rmse`` and ``mae`` in the units of the main column."""
+    main = data.main.name
+
+    def scaled(runs: Runs) -> Runs:
+        if main not in data.scale:
+            return runs
+        sd = {seed: data.resample(seed).scale[main][1] for seed in runs.seeds}
+        frame = runs.frame
+        own = (frame["task"] == main) & frame["metric"].isin(["rmse", "mae"])
+        return replace(
+            runs, frame=frame.assign(value=frame["value"].where(~own, frame["value"] * frame["seed"].map(sd)))
+        )
+
+    return replace(outcome, runs={name: scaled(runs) for name, runs in outcome.runs.items()})
+
+
+def contrast(outcome: Study, pairs: Mapping[str, tuple[str, str]], data: Dataset, metric: str) -> pd.DataFrame:
+    """Pairs of methods, the second minus the first, on the main task's test split at the selected epoch.
+
+    Args:
+        pairs: name of the row to (reference, method).
+
+    Returns:
+        ``difference`` (mean over seeds), ``low`` and ``high`` (95 % interval), ``p`` (two-sided), ``seeds``, and
+        ``p, seeds alone``. The last is that of :func:`mtlkit.compare`, which takes the seeds as independent. But they
+        draw their splits from the same rows: interval and ``p`` allow for that and multiply the variance of the
+        mean by 1 + n · test rows / training rows (Nadeau and Bengio, *Inference for the Generalization Error*,
+        2003; n seeds), but for a split by time, which is the same for all seeds. ``verdict`` (better, worse or no
+        difference) asks for a ``p`` below 0.05 after Holm's adjustment for the number of rows.
+    """
+    overlap = 0.0 if data.redraw is None else len(data.test) / len(data.train)
+    rows = []
+    for reference, method in pairs.values():
+        found = compare([outcome.runs[reference], outcome.runs[method]], metric).iloc[0]
+        difference, n = found["difference"], int(found["seeds"])
+        half = (found["high"] - difference) * np.sqrt(1 + n * overlap)
+        t = stats.t.ppf(0.975, n - 1) * abs(difference) / half if half > 0 else 0.0
+        rows.append(
+            {
+                "difference": difference,
+                "low": difference - half,
+                "high": difference + half,
+                "p": 2 * stats.t.sf(t, n - 1),
+                "p, seeds alone": found["p"],
+                "seeds": n,
+            }
+        )
+    table = pd.DataFrame(rows, index=pd.Index(pairs, name="method"))
+    sign = -1 if lower_is_better(metric) else 1
+    sure = _holm(table["p"].to_numpy()) < 0.05
+    table["verdict"] = np.where(~sure, "no difference", np.where(sign * table["difference"] > 0, "better", "worse"))
+    return table
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a small value of the metric is a good one."""
+    return metric in ("loss", "rmse", "mae")
+
+
+def _holm(p: np.ndarray) -> np.ndarray:
+    """Holm's adjusted p-values."""
+    order = np.argsort(p)
+    steps = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(steps, 1)
+    return adjusted
+
+
+def against_single(outcome: Study, data: Dataset, metric: str, methods: Sequence[str] = tuple(METHODS)) -> pd.DataFrame:
+    """Do the auxiliaries help? Every method against single-task training, see :func:`contrast`."""
+    return contrast(outcome, {name: (SINGLE, name) for name in methods}, data, metric)
+
+
+def attribution(outcome: Study, data: Dataset, metric: str) -> pd.DataFrame:
+    """Which auxiliary helps? Equal weights with it against equal weights without it, and the weight it got.
+
+    Returns:
+        the columns of :func:`contrast` (all auxiliaries minus all but this one), with ``helps``, ``hurts`` or
+        ``no difference`` as the verdict, and for HydaLearn and SLGrad the auxiliary's share of the total weight in the
+        first and in the last epoch, mean over seeds.
+    """
+    names = [task.name for task in data.tasks[1:]]
+    without = {name: f"without {name}" if len(names) > 1 else SINGLE for name in names}
+    table = contrast(outcome, {name: (without[name], "Uniform") for name in names}, data, metric)
+    table["verdict"] = table["verdict"].replace({"better": "helps", "worse": "hurts"})
+    for method in ("HydaLearn", "SLGrad"):
+        frame = outcome.runs[method].frame
+        rows = frame[(frame["metric"] == "weight") & (frame["split"] == "train")]
+        share = rows.groupby(["task", "epoch"])["value"].mean().unstack()
+        table[f"{method}, first"] = share.iloc[:, 0]
+        table[f"{method}, last"] = share.iloc[:, -1]
+    return table.rename_axis("auxiliary")
+
+
+def suspects(runs: Runs, prepared: Prepared) -> pd.DataFrame:
+    """Which samples hurt? The rows of the table, those whose main label earned least first.
+
+    A label earns little where it contradicts the others, or where it is learned already and has no gradient
+    left. Those whose loss is below the mean are taken as learned and come last. Equal weights are in the order of
+    the loss, the largest first.
+
+    Args:
+        runs: of a sample-level method with :func:`model`.
+
+    Returns:
+        indexed by the row of the table (from 0): ``weight``, ``low``, ``high`` and ``seeds`` as in
+        :func:`mtlkit.audit`, ``loss`` (after training, mean over these seeds), ``learned``, and the table's own
+        columns, the main one first.
+    """
+    data = prepared.data
+    main = data.main.name
+    found = audit(runs).samples
+    found = found[found["task"] == main].drop(columns=["task", "noisy"]).set_index("row")
+    losses = sample_losses(runs, model(data), data)
+    found["loss"] = losses[losses["task"] == main].groupby("row")["loss"].mean()
+    found["learned"] = found["loss"] < found["loss"].mean()
+    own = prepared.frame.reset_index(drop=True)
+    own = own[[main, *own.columns.drop(main)]]
+    own = own.rename(columns={name: f"{name} (column)" for name in own if name in found})
+    return found.sort_values(["learned", "weight", "loss"], ascending=[True, True, False]).join(own)
+
+
+def _numbers(row: pd.Series) -> str:
+    return f"{row['difference']:+.3g} [{row['low']:+.3g}, {row['high']:+.3g}], p = {row['p']:.2g}"
+
+
+def _named(metric: str, main: str) -> str:
+    words = {
+        "roc_auc": "ROC AUC",
+        "rmse": f"rmse, in units of {main}",
+        "mae": f"mean absolute error, in units of {main}",
+    }
+    return words.get(metric, metric.replace("_", " "))
+
+
+def answer_helps(table: pd.DataFrame, metric: str, main: str) -> str:
+    """One sentence on :func:`against_single`."""
+    good, bad = (table[table["verdict"] == verdict] for verdict in ("better", "worse"))
+    parts = []
+    for rows, word in ((good, "better"), (bad, "worse")):
+        if len(rows):
+            listed = "; ".join(f"{name} {_numbers(row)}" for name, row in rows.iterrows())
+            parts.append(f"{word} than single-task training: {listed}")
+    start = "Yes" if len(good) else "No"
+    if not parts:
+        closest = table.loc[_best(table, metric)]
+        parts = [f"no difference from single-task training (the best, {closest.name}: {_numbers(closest)})"]
+    return f"{start}: {'; '.join(parts)} ({_named(metric, main)})."
+
+
+def _best(table: pd.DataFrame, metric: str) -> str:
+    return table["difference"].idxmin() if lower_is_better(metric) else table["difference"].idxmax()
+
+
+def answer_which(table: pd.DataFrame) -> str:
+    """One sentence for each verdict in :func:`attribution`."""
+    parts = []
+    for verdict in ("helps", "hurts"):
+        rows = table[table["verdict"] == verdict]
+        if len(rows):
+            listed = "; ".join(f"{name}, {_numbers(row)}" for name, row in rows.iterrows())
+            parts.append(f"What {verdict}: {listed}.")
+    rest = table.index[table["verdict"] == "no difference"]
+    if len(rest):
+        parts.append(f"No difference when left out{', each alone' if len(rest) > 1 else ''}: {', '.join(rest)}.")
+    return " ".join(parts)
+
+
+def answer_use(outcome: Study, helps: pd.DataFrame, which: pd.DataFrame, data: Dataset, metric: str) -> str:
+    """What to use, in one sentence: the simplest method that nothing else beats.
+
+    Single-task training unless a method is better than it; then equal weights if they are better and the best method
+    is no better than they are; else the best method.
+    """
+    better = helps[helps["verdict"] == "better"]
+    main = data.main.name
+    if better.empty:
+        best = helps.loc[_best(helps, metric)]
+        return (
+            f"Use single-task training of {main} and leave the auxiliaries out: no method that uses them is better "
+            f"({_named(metric, main)}; the best of them, {best.name}, is at {_numbers(best)})."
+        )
+    best = _best(better, metric)
+    why = f"{_named(metric, main)} against single-task training: "
+    if best != "Uniform" and "Uniform" in better.index:
+        against = contrast(outcome, {best: ("Uniform", best)}, data, metric).loc[best]
+        if against["verdict"] != "better":
+            return (
+                f"Use equal weights for all tasks ({why}{_numbers(helps.loc['Uniform'])}): {best} is not better than "
+                f"they are ({_numbers(against)})." + _drop(which)
+            )
+    return f"Use {best} ({why}{_numbers(helps.loc[best])})." + _drop(which)
+
+
+def _drop(which: pd.DataFrame) -> str:
+    hurting = which.index[which["verdict"] == "hurts"]
+    return f" Leave out {', '.join(hurting)}, which hurts." if len(hurting) else ""

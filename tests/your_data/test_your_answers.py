@@ -1,0 +1,287 @@
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from sklearn.datasets import load_diabetes, load_digits
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import roc_auc_score, root_mean_squared_error
+
+import mtlkit as mtl
+from mtlkit import studies, your_data
+from mtlkit.your_data import _answers
+
+QUICK = {"seeds": 3, "tuning_seeds": 1, "tuning_epochs": 1, "epochs": 3}
+
+
+def digits():
+    frame = load_digits(as_frame=True).frame
+    digit = frame.pop("target")
+    return frame.assign(is_8=(digit == 8).astype(int), is_3=(digit == 3).astype(int))
+
+
+def diabetes():
+    return load_diabetes(as_frame=True, scaled=False).frame
+
+
+TABLES = {
+    "breast cancer": (your_data.example, "diagnosis", your_data.EXAMPLE_AUXILIARIES[:2]),
+    "diabetes": (diabetes, "target", ["s5", "s6"]),
+    "digits": (digits, "is_8", ["is_3"]),
+}
+
+
+@pytest.fixture(scope="module", params=TABLES)
+def answered(request):
+    load, main, auxiliaries = TABLES[request.param]
+    prepared = your_data.prepare(load(), main, auxiliaries, seeds=QUICK["seeds"])
+    options = {**your_data.budget(prepared.data), **QUICK, "device": "cpu"}
+    raw = studies.study(your_data.contenders(prepared.data), lrs=[0.01], jobs=1, **options)
+    return prepared, raw, your_data.in_units(raw, prepared.data)
+
+
+def per_seed(prepared, raw, name, metric):
+    """The test metric at the epoch of the lowest meta loss, straight from the frame, in the column's units."""
+    frame, main = raw.runs[name].frame, prepared.data.main.name
+    frame = frame[frame["task"] == main]
+    values = []
+    for seed, rows in frame.groupby("seed"):
+        meta = rows[(rows["split"] == "meta") & (rows["metric"] == "loss")]
+        epoch = meta.loc[meta["value"].idxmin(), "epoch"]
+        chosen = rows[(rows["split"] == "test") & (rows["metric"] == metric) & (rows["epoch"] == epoch)]
+        scale = 1.0
+        if metric == "rmse":
+            labels = prepared.frame[main].iloc[prepared.data.resample(seed).train.rows.numpy()]
+            scale = labels.std(ddof=0)
+        values.append(chosen["value"].iloc[0] * scale)
+    return np.array(values)
+
+
+def corrected_p(differences, train, test):
+    """Nadeau and Bengio's resampled t-test, from the differences themselves."""
+    n = len(differences)
+    t = differences.mean() / np.sqrt((1 / n + test / train) * differences.var(ddof=1))
+    return 2 * stats.t.sf(abs(t), n - 1)
+
+
+def test_differences_are_those_of_the_frames(answered):
+    prepared, raw, outcome = answered
+    data = prepared.data
+    metric = your_data.METRICS[data.main.kind]
+    helps = your_data.against_single(outcome, data, metric)
+    assert list(helps.index) == ["Uniform", "GradientCosine", "HydaLearn", "SLGrad"]
+    reference = per_seed(prepared, raw, "single task", metric)
+    p = []
+    for method, row in helps.iterrows():
+        difference = per_seed(prepared, raw, method, metric) - reference
+        assert row["difference"] == pytest.approx(difference.mean())
+        p.append(corrected_p(difference, len(data.train), len(data.test)))
+        assert row["p"] == pytest.approx(p[-1])
+        sem = np.sqrt((1 / len(difference) + len(data.test) / len(data.train)) * difference.var(ddof=1))
+        low, high = stats.t.interval(0.95, len(difference) - 1, difference.mean(), sem)
+        assert (row["low"], row["high"]) == pytest.approx((low, high))
+        assert row["p, seeds alone"] == pytest.approx(stats.ttest_1samp(difference, 0).pvalue)
+    sure = np.array(p)[helps["verdict"] != "no difference"]
+    assert (np.sort(sure) < 0.05 / (len(p) - np.arange(len(sure)))).all() if len(sure) else min(p) > 0.05 / len(p)
+    sentence = your_data.answer_helps(helps, metric, data.main.name)
+    assert sentence.startswith("Yes" if (helps["verdict"] == "better").any() else "No")
+    for method, row in helps.iterrows():
+        if row["verdict"] != "no difference":
+            assert f"{method} {row['difference']:+.3g}" in sentence
+
+
+def test_the_conclusion_agrees_with_plain_scikit_learn(answered):
+    """Linear models are no better with the auxiliaries' information removed or predicted; single task is as good as
+    they are, so a claim of a large gain or loss would be wrong."""
+    prepared, raw, _ = answered
+    data = prepared.data
+    main, metric = data.main.name, your_data.METRICS[data.main.kind]
+    ours = per_seed(prepared, raw, "single task", metric)
+    theirs = []
+    for seed in range(len(ours)):
+        draw = data.resample(seed)
+        x, y, x_test, y_test = (t.numpy() for t in (draw.train.x, draw.train.y[main], draw.test.x, draw.test.y[main]))
+        if metric == "rmse":
+            guess = Ridge().fit(x, y).predict(x_test)
+            theirs.append(root_mean_squared_error(y_test, guess) * draw.scale[main][1])
+        else:
+            guess = LogisticRegression(max_iter=2000).fit(x, y).predict_proba(x_test)[:, 1]
+            theirs.append(roc_auc_score(y_test, guess))
+    assert np.mean(ours) == pytest.approx(np.mean(theirs), rel=0.1)
+
+
+def test_each_auxiliary_is_left_out_in_turn(answered):
+    prepared, raw, outcome = answered
+    data = prepared.data
+    metric = your_data.METRICS[data.main.kind]
+    which = your_data.attribution(outcome, data, metric)
+    names = [task.name for task in data.tasks[1:]]
+    assert list(which.index) == names
+    everything = per_seed(prepared, raw, "Uniform", metric)
+    for name in names:
+        other = f"without {name}" if len(names) > 1 else "single task"
+        tasks = set(outcome.runs[other].frame["task"])
+        assert tasks == {task.name for task in data.tasks} - {name}
+        assert which.loc[name, "difference"] == pytest.approx(
+            (everything - per_seed(prepared, raw, other, metric)).mean()
+        )
+        frame = outcome.runs["HydaLearn"].frame
+        rows = frame[(frame["metric"] == "weight") & (frame["task"] == name) & (frame["epoch"] == 1)]
+        assert which.loc[name, "HydaLearn, first"] == pytest.approx(rows["value"].mean())
+    assert set(which["verdict"]) <= {"helps", "hurts", "no difference"}
+
+
+def test_suspects_are_rows_of_the_table(answered):
+    prepared, _, outcome = answered
+    main = prepared.data.main.name
+    found = your_data.suspects(outcome.runs["SLGrad"], prepared)
+    assert found.index.is_unique
+    assert set(found.index) <= set(range(len(prepared.frame)))
+    for row in found.index[:5]:
+        assert found.loc[row, main] == prepared.frame[main].iloc[row]
+    suspected, learned = found[~found["learned"]], found[found["learned"]]
+    assert suspected["weight"].is_monotonic_increasing
+    assert suspected["loss"].min() >= learned["loss"].max()
+    samples = mtl.audit(outcome.runs["SLGrad"]).samples
+    wanted = samples[(samples["task"] == main)].set_index("row")["weight"]
+    pd.testing.assert_series_equal(found["weight"], wanted[found.index], check_names=False)
+
+
+def table(**verdicts):
+    rows = {}
+    for name, (difference, verdict) in verdicts.items():
+        rows[name] = {"difference": difference, "low": difference - 1, "high": difference + 1, "p": 0.01}
+        rows[name]["verdict"] = verdict
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+SAME = table(a=(0.0, "no difference"))
+
+
+@pytest.fixture(scope="module")
+def anything():
+    return your_data.prepare(your_data.example(), "diagnosis", ["worst radius"]).data
+
+
+def test_the_recommendation(anything, monkeypatch):
+    def use(helps, which=SAME, against="no difference"):
+        monkeypatch.setattr(_answers, "contrast", lambda *_: table(SLGrad=(0.1, against)))
+        return your_data.answer_use(None, helps, which, anything, "roc_auc")
+
+    none = use(table(Uniform=(0.1, "no difference"), SLGrad=(-0.3, "worse")))
+    assert none.startswith("Use single-task training of diagnosis and leave the auxiliaries out: no method")
+    assert "the best of them, Uniform, is at +0.1 [-0.9, +1.1], p = 0.01" in none
+    both = table(Uniform=(0.1, "better"), SLGrad=(0.2, "better"))
+    assert use(both).startswith("Use equal weights for all tasks")
+    assert use(both, against="better").startswith("Use SLGrad (ROC AUC against single-task training: +0.2")
+    assert use(table(Uniform=(0.3, "no difference"), SLGrad=(0.2, "better"))).startswith("Use SLGrad")
+    assert use(both, table(b=(-1.0, "hurts"))).endswith(" Leave out b, which hurts.")
+
+
+def test_sentences():
+    helps = table(Uniform=(0.1, "better"), SLGrad=(-0.2, "worse"), HydaLearn=(0.0, "no difference"))
+    found = your_data.answer_helps(helps, "rmse", "price")
+    assert found == (
+        "Yes: better than single-task training: Uniform +0.1 [-0.9, +1.1], p = 0.01; worse than "
+        "single-task training: SLGrad -0.2 [-1.2, +0.8], p = 0.01 (rmse, in units of price)."
+    )
+    which = your_data.answer_which(table(x=(1.0, "helps"), y=(-1.0, "hurts"), z=(0.0, "no difference")))
+    assert which == (
+        "What helps: x, +1 [+0, +2], p = 0.01. What hurts: y, -1 [-2, +0], p = 0.01. No difference when left out: z."
+    )
+
+
+def test_holm_against_the_definition():
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 5):
+        p = rng.random(n) ** 3
+        found = _answers._holm(p)
+        order = np.argsort(p)
+        for k, i in enumerate(order):
+            wanted = max(min(1, (n - j) * p[order[j]]) for j in range(k + 1))
+            assert found[i] == pytest.approx(wanted)
+
+
+def made_up(helpful):
+    """A table with few main labels; its auxiliaries are the answer with less noise, or nothing but noise."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(900, 20))
+    z = x @ rng.normal(size=20)
+    frame = pd.DataFrame(x, columns=[f"x{i}" for i in range(20)])
+    frame["target"] = np.where(np.arange(900) % 9 == 0, z + rng.normal(0, 1, 900), np.nan)
+    frame["other"] = z + rng.normal(0, 1, 900) if helpful else rng.normal(size=900)
+    return frame
+
+
+@pytest.mark.parametrize("helpful", [True, False])
+def test_a_known_answer_is_found(helpful):
+    prepared = your_data.prepare(made_up(helpful), "target", ["other"])
+    options = {**your_data.budget(prepared.data), "seeds": 8, "device": "cpu"}
+    candidates = your_data.contenders(prepared.data, {"Uniform": mtl.Uniform()})
+    outcome = your_data.in_units(studies.study(candidates, lrs=[0.01], jobs=1, **options), prepared.data)
+    helps = your_data.against_single(outcome, prepared.data, "rmse", ["Uniform"])
+    assert (helps.loc["Uniform", "verdict"] == "better") == helpful
+    if helpful:
+        assert helps.loc["Uniform", "difference"] < -0.1
+
+
+def test_a_single_split_by_time_needs_no_correction():
+    frame = made_up(False).assign(when=range(900))
+    data = your_data.prepare(frame, "target", ["other"], time="when").data
+    options = {**your_data.budget(data), **QUICK, "steps_per_epoch": 3, "device": "cpu"}
+    outcome = studies.study(your_data.contenders(data, {"Uniform": mtl.Uniform()}), lrs=[0.01], jobs=1, **options)
+    row = your_data.against_single(outcome, data, "rmse", ["Uniform"]).loc["Uniform"]
+    assert row["p, seeds alone"] == pytest.approx(row["p"])
+
+
+def test_the_budget_fits_the_rows():
+    small = your_data.prepare(diabetes(), "target", ["s5"]).data
+    assert your_data.budget(small)["seeds"] == 10
+    large = your_data.prepare(pd.concat([diabetes()] * 30), "target", ["s5"]).data
+    assert your_data.budget(large) | {"seeds": 5, "batch_size": 256, "steps_per_epoch": 31} == your_data.budget(large)
+
+
+def test_flipped_labels_are_looked_for_by_everyone():
+    asked = []
+
+    def nobody(split):
+        asked.append((len(split), list(split.y), int(split.noisy.sum())))
+        return np.zeros(len(split))
+
+    found = your_data.audit_check([0.6], seeds=2, others={"nobody": nobody}, jobs=1)
+    assert asked == [(1000, ["is_8"], 600)] * 2
+    assert len(found) == 8
+    auc = found.groupby("ranking")["roc_auc"].mean()
+    assert auc["weight under SLGrad"] > 0.85
+    assert auc["loss, single task"] < 0.5
+    assert auc["loss, meta rows only"] > 0.95
+    assert auc["nobody"] == 0.5
+    shown = your_data.readable_check(found)
+    assert list(shown.columns) == ["60% flipped"]
+    assert shown.loc["nobody", "60% flipped"].startswith("0.500")
+
+
+def test_the_audit_beats_cleanlab_and_the_loss_where_most_labels_are_wrong():
+    from cleanlab.rank import get_label_quality_scores
+    from sklearn.model_selection import cross_val_predict
+
+    data = mtl.datasets.load("digits", label_noise=0.6)
+    options = {"epochs": 6, "batch_size": 64, "meta_batch_size": 200, "optimizer": torch.optim.Adam, "device": "cpu"}
+    runs = mtl.fit(your_data.model(data), data, mtl.SLGrad(), lr=0.01, seeds=1, **options)
+    found = mtl.audit(runs).detection["roc_auc"].item()
+    x, y = data.train.x.numpy(), data.train.y["is_8"].numpy().astype(int)
+    guessed = cross_val_predict(LogisticRegression(max_iter=500), x, y, cv=3, method="predict_proba")
+    quality = get_label_quality_scores(y, guessed)
+    noisy = data.train.noisy[:, 0].numpy()
+    assert found > 0.85 > 0.5 > roc_auc_score(noisy, -quality)
+
+
+def test_methods_and_names_are_those_of_the_contenders(anything):
+    names = list(your_data.contenders(anything))
+    assert names == ["single task", *your_data.METHODS]
+    two = your_data.prepare(your_data.example(), "diagnosis", your_data.EXAMPLE_AUXILIARIES).data
+    left_out = [name for name in your_data.contenders(two) if name.startswith("without ")]
+    assert left_out == [f"without {name}" for name in your_data.EXAMPLE_AUXILIARIES]
+    assert len(set(itertools.chain(names, left_out))) == len(names) + len(left_out)
