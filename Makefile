@@ -42,6 +42,7 @@ notebooks: .venv/installed
 	$(BIN)/dvc repro
 	for name in $(STUDIES); do $(BIN)/python -m mtlkit.notebook store build/executed/$$name.ipynb notebooks/$$name.ipynb || exit 1; done
 	$(BIN)/dvc repro
+	$(BIN)/python -m mtlkit.claims README.md
 
 speed: .venv/installed
 	$(BIN)/python -m mtlkit.notebook run notebooks/speed.ipynb build/executed/speed.ipynb --section speed
