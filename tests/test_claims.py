@@ -325,7 +325,7 @@ def test_every_text_says_the_verdict_of_the_table():
     assert list(front.index) == list(dict.fromkeys(table["claim"]))
     for row, full, line in zip(table.itertuples(), shown.itertuples(), words, strict=True):
         assert full.verdict == f"**{row.verdict}**"
-        brief = f"**{row.verdict}** ({row.holds}; {row.ours}, {row.theirs}): {row.setting}"
+        brief = f"**{row.verdict}** ({row.holds}; {row.ours}, {row.theirs}): {row.study}, {row.setting}"
         assert brief in front.loc[row.claim, "what we found"].split("<br>")
         assert f"**{row.claim}**, {row.setting}" in line
         assert f"**{row.verdict}**" in line

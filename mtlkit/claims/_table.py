@@ -123,8 +123,9 @@ def short(table: pd.DataFrame, root: str = ".") -> pd.DataFrame:
         tested = settings[settings["holds"] != NONE]
         verdicts, see = [], {}
         for row in tested.itertuples(index=False):
-            scale = "" if row.scale == "quick" else ", at paper scale"
-            verdicts.append(f"**{row.verdict}** ({row.holds}; {row.ours}, {row.theirs}): {row.setting}{scale}")
+            scale = "" if row.scale == "quick" else " at paper scale"
+            numbers = f"({row.holds}; {row.ours}, {row.theirs})"
+            verdicts.append(f"**{row.verdict}** {numbers}: {row.study}{scale}, {row.setting}")
         for row in (settings if tested.empty else tested).itertuples(index=False):
             figure = f"{root}/figures/{row.study}/{row.figure}.svg"
             see[row.study] = f"[{row.study}]({root}/notebooks/{row.study}.ipynb) ([figure]({figure}))"
