@@ -76,7 +76,8 @@ def test_plain_papermill_takes_the_path_from_where_it_is_started(folder):
     ]
     options = ["-p", "auxiliaries", "s5", "-p", "seeds", "2", "-p", "jobs", "1", "-p", "out", "mine"]
     quick = ["-y", "{audit_levels: [], learning_rates: [0.01]}"]
-    subprocess.run([*command, *options, *quick], cwd=folder, capture_output=True, check=True)
+    done = subprocess.run([*command, *options, *quick], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     text = "\n".join(str(o.get("data", o)) for o in shown(folder / "out.ipynb"))
     assert "single-task training of target" in text or "Use " in text
     helps = pd.read_csv(folder / "mine" / "your_data_helps.csv")
