@@ -22,14 +22,11 @@ class Descent:
 
     Args:
         learned: what the optimiser learns for the weighting, (S, T), or None.
-        optimizer: called with a list of parameters and ``lr``.
+        optimizer: called with a list of parameters and ``lr``; elementwise, see :func:`check_elementwise`.
         clip: largest norm of a seed's gradient, over all its model's parameters; longer ones are
             scaled down to it. No limit when None.
         compile: trace the first step and compile it with ``torch.compile``. A weighting that calls code
             outside of torch (a Gramian's solver, a user's metric) runs as it is.
-
-    Raises:
-        ValueError: an optimiser that is not elementwise, see :func:`check_elementwise`.
     """
 
     def __init__(
@@ -43,7 +40,6 @@ class Descent:
         clip: float | None = None,
         compile: bool = False,
     ) -> None:
-        check_elementwise(functools.partial(optimizer, lr=lr))
         self.stack, self.weighting, self.lr, self.clip = stack, weighting, lr, clip
         self.leaves = {**stack.parameters, **({} if learned is None else {LEARNED: learned})}
         self.optimizer = optimizer([leaf.requires_grad_() for leaf in self.leaves.values()], lr=lr)

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -114,25 +115,37 @@ def run(source: Path, target: Path, values: dict[str, object]) -> None:
     if unknown:
         raise ValueError(f"{source}: no parameter {', '.join(unknown)}, expected some of {', '.join(known)}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    os.environ.update(RUNTIME, MTLKIT_START=os.getcwd())
     try:
-        papermill.execute_notebook(
-            str(source),
-            str(target),
-            parameters=values,
-            kernel_name="python3",
-            cwd="notebooks",
-            record_timing=False,
-            progress_bar=False,
-            log_output=True,
-            autosave_cell_every=0,
-            request_save_on_cell_execute=False,
-        )
+        with _environment(**RUNTIME, MTLKIT_START=os.getcwd()):
+            papermill.execute_notebook(
+                str(source),
+                str(target),
+                parameters=values,
+                kernel_name="python3",
+                cwd="notebooks",
+                record_timing=False,
+                progress_bar=False,
+                log_output=True,
+                autosave_cell_every=0,
+                request_save_on_cell_execute=False,
+            )
     except papermill.PapermillExecutionError as error:
         if error.ename != "Refused":
             raise
         raise ValueError(error.evalue) from None
     write(canonical(nbformat.read(target, 4)), target)
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Environment variables for the kernel, taken back afterwards."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def write(notebook: NotebookNode, path: Path) -> None:

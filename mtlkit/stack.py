@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from mtlkit.datasets import Split
 from mtlkit.models import MultiTaskModel, initialise
 from mtlkit.signals import Params, mean_losses, score
-from mtlkit.tasks import Task, pack, per_sample_losses, presence
+from mtlkit.tasks import Task, pack, per_sample_losses, presence, separate_losses
 
 EVALUATION_ROWS = 4096
 
@@ -94,9 +94,7 @@ class Stack:
         """The same as T separate losses (S, B), so that one task's gradient never visits another's head."""
 
         def one(state: Params, x: Tensor, y: dict) -> list[Tensor]:
-            outputs = self._call(self.template, state, x)
-            alone = {name: {(name,): y[names][:, [i]]} for names in y for i, name in enumerate(names)}
-            return [per_sample_losses((task,), outputs, alone[task.name]).squeeze(1) for task in self.tasks]
+            return separate_losses(self.tasks, self._call(self.template, state, x), y)
 
         return _of_each(one, self._state(batch, own), batch.x, batch.y)
 

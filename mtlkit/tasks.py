@@ -187,6 +187,15 @@ def per_sample_losses(tasks: Sequence[Task], outputs: Mapping[str, Tensor], targ
     return _columns(tasks, found)
 
 
+def separate_losses(tasks: Sequence[Task], outputs: Mapping[str, Tensor], targets: Packed) -> list[Tensor]:
+    """The same numbers as :func:`per_sample_losses` as T separate losses (B,).
+
+    One task's gradient then never visits another's output.
+    """
+    alone = {name: {(name,): target[:, [i]]} for names, target in targets.items() for i, name in enumerate(names)}
+    return [per_sample_losses((task,), outputs, alone[task.name]).squeeze(1) for task in tasks]
+
+
 def _output(task: Task, outputs: Mapping[str, Tensor], target_shape: torch.Size) -> Tensor:
     if task.name not in outputs:
         raise ValueError(f"task {task.name!r}: no output of that name, found {', '.join(map(repr, outputs))}")

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from mtlkit.signals import OF_META, Params, Problem, mean_losses, prefers_two_passes, score
-from mtlkit.tasks import Packed, Task, check_tasks, pack, per_sample_losses, presence
+from mtlkit.tasks import Packed, Task, check_tasks, pack, per_sample_losses, presence, separate_losses
 from mtlkit.weighting import Weighting, step
 
 Shared = nn.Module | Iterable[nn.Parameter] | Iterable[str]
@@ -328,8 +328,7 @@ def _losses(run: _Run, tasks: Sequence[Task], targets: Packed, own: Params) -> T
 
 
 def _columns(run: _Run, tasks: Sequence[Task], targets: Packed, own: Params) -> list[Tensor]:
-    alone = {name: {(name,): target[:, [i]]} for names, target in targets.items() for i, name in enumerate(names)}
-    return run(own, lambda outputs: [per_sample_losses((t,), outputs, alone[t.name]).squeeze(1) for t in tasks])
+    return run(own, lambda outputs: separate_losses(tasks, outputs, targets))
 
 
 def _wide(output: Any) -> Any:

@@ -1,7 +1,9 @@
+import os
 import subprocess
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_notebook, new_output
@@ -36,6 +38,14 @@ def test_run_uses_the_parameters_and_gives_the_same_bytes_twice(study, tmp_path)
     notebook.run(study, tmp_path / "b.ipynb", {"n": 7})
     assert (tmp_path / "a.ipynb").read_bytes() == (tmp_path / "b.ipynb").read_bytes()
     assert outputs(tmp_path / "a.ipynb") == ["21\n", {"text/plain": "35"}]
+
+
+def test_run_leaves_the_environment_as_it_was(study, tmp_path):
+    before = dict(os.environ)
+    notebook.run(study, tmp_path / "a.ipynb", {"n": 7})
+    with pytest.raises(papermill.PapermillExecutionError):
+        notebook.run(study, tmp_path / "b.ipynb", {"n": {}})
+    assert dict(os.environ) == before
 
 
 def test_a_misspelt_parameter_is_an_error(study, tmp_path, capsys):

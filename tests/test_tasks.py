@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtlkit.tasks import Task, check_tasks, pack, per_sample_losses, presence
+from mtlkit.tasks import Task, check_tasks, pack, per_sample_losses, presence, separate_losses
 
 A, B, C, D = Task("a", "regression"), Task("b", "binary"), Task("c", "multiclass", 3), Task("d", "binary")
 
@@ -144,3 +144,16 @@ def test_an_undefined_metric_is_nan():
     assert all(math.isnan(v) for v in A.metrics(torch.zeros(2), torch.full((2,), math.nan)).values())
     assert math.isnan(C.metrics(torch.full((2, 3), math.nan), torch.tensor([0, 1]))["accuracy"])
     assert all(math.isnan(v) for v in A.metrics(torch.full((2,), torch.inf), torch.zeros(2)).values())
+
+
+def test_separate_losses_are_the_columns_and_leave_other_outputs_alone():
+    tasks = (Task("a", "binary"), Task("b", "multiclass", 3), Task("c", "binary"))
+    targets = pack(
+        tasks, {"a": torch.tensor([0.0, math.nan]), "b": torch.tensor([2, 1]), "c": torch.tensor([1.0, 0.0])}
+    )
+    outputs = {task.name: torch.randn(2, task.n_outputs, dtype=torch.float64, requires_grad=True) for task in tasks}
+    found = separate_losses(tasks, outputs, targets)
+    torch.testing.assert_close(torch.stack(found, 1), per_sample_losses(tasks, outputs, targets))
+    for task, losses in zip(tasks, found, strict=True):
+        gradients = torch.autograd.grad(losses.sum(), list(outputs.values()), allow_unused=True)
+        assert [g is not None for g in gradients] == [name == task.name for name in outputs]
