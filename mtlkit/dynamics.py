@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -12,8 +12,7 @@ import torch
 
 from mtlkit.datasets import Dataset
 from mtlkit.results import Runs
-from mtlkit.studies import PER_SEED, Candidate
-from mtlkit.training import fit
+from mtlkit.studies import PER_SEED, Candidate, fits
 from mtlkit.weighting import Weighting
 
 
@@ -85,15 +84,18 @@ def around_drift(condition: str, runs: Sequence[Runs], after: int) -> pd.DataFra
     return pd.DataFrame(rows, columns=PER_SEED)
 
 
-def step_shares(candidate: Candidate, *, epochs: int, steps_per_epoch: int, name: str, **options) -> pd.DataFrame:
-    """The auxiliary tasks' share of the weight in every single step.
+def step_shares(
+    candidates: Mapping[str, Candidate], lrs: Mapping[str, float], *, epochs: int, steps_per_epoch: int, **options
+) -> dict[str, pd.DataFrame]:
+    """The auxiliary tasks' share of the weight in every single step, for each candidate.
 
     The runs are those of ``fit(..., epochs=epochs, steps_per_epoch=steps_per_epoch)``, batch by batch,
     with a look at the weights after each step.
 
     Args:
-        candidate: one contender; a weighting that reads the number of the epoch does not fit here.
-        options: of :func:`mtlkit.training.fit`.
+        candidates: name to contender; a weighting that reads the number of the epoch does not fit here.
+        lrs: name to learning rate.
+        options: of :func:`mtlkit.studies.fits`.
 
     Returns:
         a row per seed and step: seed, epoch (from 1), step (within the epoch, from 1), share; NaN where a
@@ -102,11 +104,17 @@ def step_shares(candidate: Candidate, *, epochs: int, steps_per_epoch: int, name
     Raises:
         ValueError: a weighting that reads the epoch.
     """
-    if "epoch" in candidate.weighting.reads:
-        raise ValueError(f"{name} reads the number of the epoch, expected a weighting that does not")
-    data = _by_step(candidate.data, steps_per_epoch)
-    total = epochs * steps_per_epoch
-    runs = fit(candidate.model, data, candidate.weighting, epochs=total, steps_per_epoch=1, name=name, **options)
+    for name, candidate in candidates.items():
+        if "epoch" in candidate.weighting.reads:
+            method = type(candidate.weighting).__name__
+            raise ValueError(f"{name}: {method} reads the number of the epoch, expected a weighting that does not")
+    slowed = {name: replace(c, data=_by_step(c.data, steps_per_epoch)) for name, c in candidates.items()}
+    todo = [(name, lrs[name]) for name in slowed]
+    runs = fits(slowed, todo, "looking at every step", epochs=epochs * steps_per_epoch, steps_per_epoch=1, **options)
+    return {name: _by_epoch_and_step(run, steps_per_epoch) for name, run in zip(slowed, runs, strict=True)}
+
+
+def _by_epoch_and_step(runs: Runs, steps_per_epoch: int) -> pd.DataFrame:
     long = auxiliary_shares(runs).rename_axis(columns="number").stack(future_stack=True).rename("share").reset_index()
     epoch, step = np.divmod(long.pop("number").to_numpy() - 1, steps_per_epoch)
     return long.assign(epoch=epoch + 1, step=step + 1)[["seed", "epoch", "step", "share"]]

@@ -7,7 +7,7 @@ differentiates to each model's own gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -21,8 +21,8 @@ from mtlkit.tasks import Task, presence
 
 Params = dict[str, Tensor]
 TaskGradients = dict[str, Tensor | dict[int, Tensor]]
-"""Gradients of T mean losses by parameter: (T, ..., *), or task number to (..., *) for a parameter, as of a
-head, that not every task reaches; the other tasks' gradients are zero."""
+"""Gradients of T mean losses by parameter: (T, ..., *), or task number to (..., *), where tasks that are not
+there, as those of other heads, have a zero gradient."""
 
 OF_META = frozenset({"alignment", "meta_alignment", "meta_norm"})
 """Fields of a :class:`Signal` that need the meta gradient."""
@@ -182,7 +182,7 @@ def measure(
     if "lr" in reads:
         found["lr"] = live.new_full(runs, problem.lr)
     if "meta_norm" in reads:
-        found["meta_norm"] = _dot(direction, direction, len(runs)).sqrt()
+        found["meta_norm"] = _norm(direction.values(), len(runs))
     means = mean_losses(live, present)
     if columns is not None:
         means = [mean_losses(c.unsqueeze(-1), present[..., [t]]).squeeze(-1) for t, c in enumerate(columns)]
@@ -192,7 +192,7 @@ def measure(
             found["gramian"] = gramian(dense(task_gradients, shared, present.shape[-1]), len(runs))
         if "meta_alignment" in reads:
             rows = dense(task_gradients, shared, present.shape[-1])
-            found["meta_alignment"] = _dot(rows, direction, 1 + len(runs)).movedim(0, -1)
+            found["meta_alignment"] = _dot(rows, direction.values(), 1 + len(runs)).movedim(0, -1)
         if "gains" in reads:
             found["gains"] = torch.where(
                 present.any(-2), gains(problem, task_gradients, present.shape[-1], fake_step), 0
@@ -200,7 +200,7 @@ def measure(
     if "last_norms" in reads:
         last = {name: problem.parameters[name] for name in problem.last}
         rows = dense(_each_task(means, last, problem.stacked_tasks), last, present.shape[-1])
-        found["last_norms"] = _dot(rows, rows, 1 + len(runs)).sqrt().movedim(0, -1)
+        found["last_norms"] = _norm(rows, 1 + len(runs)).movedim(0, -1)
     for name in reads:
         if found.get(name) is None and name != "losses":
             raise ValueError(f"the weighting reads {name!r}, which was neither given nor can be measured")
@@ -252,8 +252,7 @@ def _each_task(
         return {name: zero[name] if g is None else g for name, g in zip(parameters, found, strict=True)}
     each = means.unbind(-1) if isinstance(means, Tensor) else means
     rows = [_reached(mean, parameters, create_graph) for mean in each]
-    found = {name: {t: row[name] for t, row in enumerate(rows) if row[name] is not None} for name in parameters}
-    return {name: torch.stack(list(g.values())) if len(g) == len(rows) else g for name, g in found.items()}
+    return {name: {t: row[name] for t, row in enumerate(rows) if row[name] is not None} for name in parameters}
 
 
 def _reached(mean: Tensor, parameters: Params, create_graph: bool) -> dict[str, Tensor | None]:
@@ -264,17 +263,14 @@ def _reached(mean: Tensor, parameters: Params, create_graph: bool) -> dict[str, 
     return dict(zip(parameters, torch.autograd.grad(mean.sum(), list(parameters.values()), **options), strict=True))
 
 
-def dense(task_gradients: TaskGradients, parameters: Params, n_tasks: int) -> Params:
-    """The gradients with respect to these parameters (..., *) as (T, ..., *), with zeros."""
-
-    def rows(name: str) -> Tensor:
+def dense(task_gradients: TaskGradients, parameters: Params, n_tasks: int) -> Iterator[Tensor]:
+    """The gradients as (T, ..., *), with zeros, for one of these parameters (..., *) after the other."""
+    for name, parameter in parameters.items():
         found = task_gradients[name]
-        if isinstance(found, Tensor):
-            return found
-        zero = torch.zeros_like(parameters[name])
-        return torch.stack([found.get(t, zero) for t in range(n_tasks)])
-
-    return {name: rows(name) for name in parameters}
+        if isinstance(found, dict):
+            zero = torch.zeros_like(parameter)
+            found = torch.stack([found.get(t, zero) for t in range(n_tasks)])
+        yield found
 
 
 def mean_losses(losses: Tensor, present: Tensor) -> Tensor:
@@ -286,19 +282,23 @@ def _flat(a: Tensor, kept: int) -> Tensor:
     return a.reshape(*a.shape[:kept], -1)
 
 
-def _dot(a: Params, b: Params, kept: int) -> Tensor:
-    """Inner product over all parameters of ``b``, keeping the first ``kept`` axes of their product."""
-    return sum(_flat(a[name] * b[name], kept).sum(-1) for name in b)
+def _dot(a: Iterable[Tensor], b: Iterable[Tensor], kept: int) -> Tensor:
+    """Inner product over all parameters, keeping the first ``kept`` axes of their product."""
+    return sum(_flat(x * y, kept).sum(-1) for x, y in zip(a, b, strict=True))
 
 
-def gramian(task_gradients: Params, seeds: int = 0) -> Tensor:
+def _norm(a: Iterable[Tensor], kept: int) -> Tensor:
+    return sum(_flat(x * x, kept).sum(-1) for x in a).sqrt()
+
+
+def gramian(task_gradients: Iterable[Tensor], seeds: int = 0) -> Tensor:
     """Inner products of T gradients with each other: (..., T, T).
 
     Args:
-        task_gradients: (T, ..., *) each.
+        task_gradients: (T, ..., *) with respect to each parameter.
         seeds: number of seed axes.
     """
-    rows = (_flat(g, 1 + seeds).movedim(0, -2) for g in task_gradients.values())
+    rows = (_flat(g, 1 + seeds).movedim(0, -2) for g in task_gradients)
     return sum(row @ row.mT for row in rows)
 
 
@@ -312,8 +312,8 @@ def gains(problem: Problem, task_gradients: TaskGradients, n_tasks: int, step: f
     with torch.no_grad():
         before = problem.parameters
         if problem.stacked_score:
-            rows = dense(task_gradients, before, n_tasks)
-            stands = {name: torch.cat([v.unsqueeze(0), v - step * rows[name]]) for name, v in before.items()}
+            rows = zip(before.items(), dense(task_gradients, before, n_tasks), strict=True)
+            stands = {name: torch.cat([v.unsqueeze(0), v - step * row]) for (name, v), row in rows}
             scores = torch.vmap(problem.score, randomness="same")(stands)
         else:
             scores = torch.stack([problem.score(_stand(before, task_gradients, t, step)) for t in range(-1, n_tasks)])

@@ -119,24 +119,43 @@ def study(
     first = next(iter(candidates.values())).data.train
     options.setdefault("steps_per_epoch", len(first) // options.get("batch_size", BATCH_SIZE))
 
-    one = _fit if cache is None else _Kept(cache)
-
-    def runs(jobs_to_do: list[tuple[str, float]], label: str, **budget) -> list[Runs]:
-        calls = (
-            joblib.delayed(one)(candidates[name], name=name, lr=lr, **budget, **options) for name, lr in jobs_to_do
-        )
-        done = joblib.Parallel(n_jobs=jobs, return_as="generator")(calls)
-        return [run for _, run in zip(progress(jobs_to_do, label), done, strict=True)]
+    options |= {"jobs": jobs, "cache": cache}
 
     grid = [(name, lr) for name in candidates for lr in lrs] if len(lrs) > 1 else []
-    tried = runs(grid, "choosing learning rates", seeds=tuning_seeds, epochs=tuning_epochs)
+    tried = fits(candidates, grid, "choosing learning rates", seeds=tuning_seeds, epochs=tuning_epochs, **options)
     rows = [(name, lr, _meta_loss(run)) for (name, lr), run in zip(grid, tried, strict=True)]
     tuning = pd.DataFrame(rows, columns=["method", "lr", "meta_loss"])
     best = tuning.loc[tuning.groupby("method")["meta_loss"].idxmin()].set_index("method")["lr"] if grid else {}
     chosen = {name: float(best[name]) if grid else float(lrs[0]) for name in candidates}
     tuning["chosen"] = [lr == chosen[name] for name, lr in grid]
-    final = runs(list(chosen.items()), "training with all seeds", seeds=seeds, epochs=epochs)
+    final = fits(candidates, list(chosen.items()), "training with all seeds", seeds=seeds, epochs=epochs, **options)
     return Study(dict(zip(candidates, final, strict=True)), chosen, tuning)
+
+
+def fits(
+    candidates: Mapping[str, Candidate],
+    todo: Sequence[tuple[str, float]],
+    label: str,
+    *,
+    jobs: int = 2,
+    cache: str | Path | None = None,
+    **options,
+) -> list[Runs]:
+    """Fit candidates side by side, with a progress bar.
+
+    Args:
+        todo: name of a candidate and learning rate of each fit.
+        label: of the progress bar.
+        jobs, cache: see :func:`study`.
+        options: of :func:`mtlkit.training.fit`.
+
+    Returns:
+        the runs, in the order of ``todo``.
+    """
+    one = _fit if cache is None else _Kept(cache)
+    calls = (joblib.delayed(one)(candidates[name], name=name, lr=lr, **options) for name, lr in todo)
+    done = joblib.Parallel(n_jobs=jobs, return_as="generator")(calls)
+    return [run for _, run in zip(progress(todo, label), done, strict=True)]
 
 
 def _fit(candidate: Candidate, **options) -> Runs:

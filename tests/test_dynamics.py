@@ -33,7 +33,9 @@ def runs(candidate):
 
 @pytest.fixture(scope="module")
 def by_step(candidate):
-    return dynamics.step_shares(candidate, name="HydaLearn", **OPTIONS)
+    given = {**OPTIONS, "jobs": 1}
+    lr = given.pop("lr")
+    return dynamics.step_shares({"digits": candidate}, {"digits": lr}, **given)["digits"]
 
 
 def weights(runs, seed):
@@ -64,8 +66,8 @@ def test_single_steps_are_those_of_the_same_run(by_step, runs):
 
 def test_a_weighting_that_reads_the_epoch_cannot_be_looked_at_by_step(candidate):
     other = Candidate(candidate.model, candidate.data, mtl.DWA())
-    with pytest.raises(ValueError, match="DWA reads the number of the epoch"):
-        dynamics.step_shares(other, name="DWA", **OPTIONS)
+    with pytest.raises(ValueError, match="digits: DWA reads the number of the epoch"):
+        dynamics.step_shares({"digits": other}, {"digits": 0.05}, epochs=3, steps_per_epoch=4)
 
 
 def test_before_and_after_are_means_over_as_many_epochs_on_both_sides(runs):

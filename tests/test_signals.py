@@ -164,8 +164,8 @@ def test_task_level_fields_equal_plain_gradients():
         torch.testing.assert_close(getattr(found.signal, field), value.detach(), rtol=1e-10, atol=1e-13)
     assert found.signal.alignment is None
     gradients = dense(found.task_gradients, problem.parameters, present.shape[-1])
-    for name in names:
-        torch.testing.assert_close(gradients[name], torch.stack([row[name] for row in rows]))
+    for name, found_rows in zip(names, gradients, strict=True):
+        torch.testing.assert_close(found_rows, torch.stack([row[name] for row in rows]))
 
 
 @pytest.mark.parametrize("differentiable", [False, True])
@@ -217,7 +217,7 @@ def test_gramian_of_stacked_seeds_and_of_a_scalar_parameter():
         "w": torch.randn(3, 4, 2, 5, generator=generator),
         "scale": torch.randn(3, 4, generator=generator),
     }
-    found = gramian(rows, seeds=1)
+    found = gramian(rows.values(), seeds=1)
     assert found.shape == (4, 3, 3)
     for s in range(4):
         whole = torch.cat([rows["w"][:, s].flatten(1), rows["scale"][:, s, None]], 1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from mtlkit.signals import Params, Problem, Signal, measure
+from mtlkit.signals import Measured, Params, Problem, Signal, measure
 from mtlkit.weighting._base import State, Weighting, per_sample
 
 
@@ -48,60 +48,66 @@ def step(weighting: Weighting, problem: Problem, state: State, **given: Tensor) 
         **given,
     )
     signal = measured.signal
-    weights, state = _over_seeds(weighting, weighting.update, signal, state)
+    weights, state, penalty = _over_seeds(weighting, state, signal)
     if measured.task_gradients is not None and weights.ndim < signal.present.ndim:
         objective = _combined(problem.parameters, measured, weights)
     else:
         objective = (per_sample(weights, signal.present) * measured.losses).sum((-1, -2))
     if weighting.penalises:
-        objective = objective + _over_seeds(weighting, weighting.penalty, signal)
+        objective = objective + penalty
     return Step(objective, weights.detach(), state, signal)
 
 
-def _over_seeds(weighting, function, signal, *state):
-    """Apply a function of one run to a signal that may have a leading seed axis."""
+def _over_seeds(weighting: Weighting, state: State, signal: Signal) -> tuple:
+    """Weights, new state and penalty (or an empty tuple) for a signal that may have a leading seed axis."""
+
+    def one(state: State, signal: Signal) -> tuple:
+        weights, new = weighting.update(state, signal)
+        return weights, new, weighting.penalty(signal) if weighting.penalises else ()
+
     if signal.losses.ndim == 2:
-        return function(*state, signal)
-    if not weighting.stacks or len(signal.losses) == 1:
-        found = [
-            function(
-                *tree_map(lambda stacked, s=s: stacked[s], state),
-                Signal(*(None if field is None else field[s] for field in signal)),
-            )
-            for s in range(len(signal.losses))
-        ]
-        return tree_map(lambda *values: torch.stack(values), *found)
-    axes = Signal(*(None if field is None else 0 for field in signal))
-    return torch.vmap(function, in_dims=(*(0 for _ in state), axes))(*state, signal)
+        return one(state, signal)
+    seeds = len(signal.losses)
+    if weighting.stacks and seeds > 1:
+        return torch.vmap(one, in_dims=(0, Signal(*(None if f is None else 0 for f in signal))))(state, signal)
+    found = [
+        one(tree_map(lambda leaf, s=s: leaf[s], state), Signal(*(None if f is None else f[s] for f in signal)))
+        for s in range(seeds)
+    ]
+    return tree_map(lambda *leaves: leaves[0].unsqueeze(0) if seeds == 1 else torch.stack(leaves), *found)
 
 
 class _Combine(torch.autograd.Function):
-    """A value with given gradients: task gradients are at hand, no further backward pass is needed."""
+    """A value whose gradient is Σ w_t g_t: the task gradients are at hand, no further backward pass is needed."""
 
     @staticmethod
-    def forward(ctx, value, gradients, *parameters):
-        ctx.gradients = gradients
+    def forward(ctx, value, weights, task_gradients, *parameters):
+        ctx.weights, ctx.task_gradients = weights, task_gradients
         return value
 
     @staticmethod
-    def backward(ctx, by_seed):
-        return None, None, *(None if g is None else _scaled(by_seed, g) for g in ctx.gradients)
+    def backward(ctx, by_run):
+        by_task = (by_run.unsqueeze(-1) * ctx.weights).movedim(-1, 0)
+        return None, None, None, *(_weighted(by_task, found) for found in ctx.task_gradients)
 
 
-def _scaled(by_run: Tensor, gradient: Tensor) -> Tensor:
+def _weighted(by_task: Tensor, found: Tensor | dict[int, Tensor]) -> Tensor | None:
+    """Σ w_t g_t of weights (T, ...) and one parameter's task gradients; None if no task reaches it."""
+    if isinstance(found, Tensor):
+        return _scaled(by_task, found).sum(0)
+    total = None
+    for task, gradient in found.items():
+        total = _scaled(by_task[task], gradient) if total is None else total.add_(_scaled(by_task[task], gradient))
+    return total
+
+
+def _scaled(weights: Tensor, gradient: Tensor) -> Tensor:
     """Weights (...) times gradients (..., *)."""
-    return by_run.view(*by_run.shape, *[1] * (gradient.ndim - by_run.ndim)) * gradient
+    return weights.view(*weights.shape, *[1] * (gradient.ndim - weights.ndim)) * gradient
 
 
-def _combined(parameters: Params, measured, weights: Tensor) -> Tensor:
+def _combined(parameters: Params, measured: Measured, weights: Tensor) -> Tensor:
     weights = weights.detach()
     value = (per_sample(weights, measured.signal.present) * measured.losses.detach()).sum((-1, -2))
-    by_task = weights.movedim(-1, 0)
-    gradients = []
-    for name in parameters:
-        found = measured.task_gradients[name]
-        if isinstance(found, Tensor):
-            gradients.append(_scaled(by_task, found).sum(0))
-        else:
-            gradients.append(sum(_scaled(by_task[t], g) for t, g in found.items()) if found else None)
-    return _Combine.apply(value, gradients, *parameters.values())
+    gradients = [measured.task_gradients[name] for name in parameters]
+    return _Combine.apply(value, weights, gradients, *parameters.values())
