@@ -193,7 +193,7 @@ def _static_weights(numbers: Numbers) -> list[Comparison]:
     ]
 
 
-def _falling_share(numbers: Numbers) -> list[Comparison]:
+def _falling_share(numbers: Numbers, method: str) -> list[Comparison]:
     """The auxiliaries' share falls when they lose their relevance, and falls more than without that."""
     found = []
     for steady in numbers.conditions():
@@ -201,16 +201,16 @@ def _falling_share(numbers: Numbers) -> list[Comparison]:
             continue
         drifting = steady.replace(", no drift", ", drift")
         (before, after), (before_too, after_too) = (
-            [numbers.of(condition, "HydaLearn", f"auxiliary_share_{when}") for when in ("before", "after")]
+            [numbers.of(condition, method, f"auxiliary_share_{when}") for when in ("before", "after")]
             for condition in (drifting, steady)
         )
         margin = ABSOLUTE["auxiliary_share"]
         options = {"lower": True, "margin": margin, "infinite": False}
         share, change = "auxiliaries' share of the weight", "change of the auxiliaries' share"
-        found.append(Comparison(drifting, "HydaLearn, after the drift", "before it", share, after, before, **options))
+        found.append(Comparison(drifting, f"{method}, after the drift", "before it", share, after, before, **options))
         found.append(
             Comparison(
-                drifting, "HydaLearn, drift", "no drift", change, after - before, after_too - before_too, **options
+                drifting, f"{method}, drift", "no drift", change, after - before, after_too - before_too, **options
             )
         )
     if not found:
@@ -332,12 +332,15 @@ _CLAIMS = (
         "ranking_digits",
         _static_weights,
     ),
-    _hydalearn(
-        "H2",
-        "HydaLearn's weight of an auxiliary falls when that auxiliary's relevance falls.",
-        "relevance lost half-way: against before, and against no loss",
-        "shares",
-        _falling_share,
+    *(
+        _hydalearn(
+            "H2",
+            "HydaLearn's weight of an auxiliary falls when that auxiliary's relevance falls.",
+            f"relevance lost half-way, gain measured on {where}: against before, and against no loss",
+            "shares",
+            functools.partial(_falling_share, method=method),
+        )
+        for where, method in (("meta rows", "HydaLearn"), ("the training batch", "HydaLearn, on batch"))
     ),
     _hydalearn(
         "H3",
