@@ -95,19 +95,21 @@ def step_shares(
     Args:
         candidates: name to contender; a weighting that reads the number of the epoch does not fit here.
         lrs: name to learning rate.
-        options: of :func:`mtlkit.studies.fits`.
+        options: of :func:`mtlkit.studies.fits`; ``seeds`` always.
 
     Returns:
         a row per seed and step: seed, epoch (from 1), step (within the epoch, from 1), share; NaN where a
         seed diverged.
 
     Raises:
-        ValueError: a weighting that reads the epoch.
+        ValueError: a weighting that reads the epoch, a candidate with its own number of epochs or steps.
     """
     for name, candidate in candidates.items():
         if "epoch" in candidate.weighting.reads:
             method = type(candidate.weighting).__name__
             raise ValueError(f"{name}: {method} reads the number of the epoch, expected a weighting that does not")
+        if not candidate.options.keys().isdisjoint({"epochs", "steps_per_epoch"}):
+            raise ValueError(f"{name} has its own epochs or steps_per_epoch, expected those of all")
     slowed = {name: replace(c, data=_by_step(c.data, steps_per_epoch)) for name, c in candidates.items()}
     todo = [(name, lrs[name]) for name in slowed]
     runs = fits(slowed, todo, "looking at every step", epochs=epochs * steps_per_epoch, steps_per_epoch=1, **options)

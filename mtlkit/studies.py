@@ -137,6 +137,8 @@ def fits(
     todo: Sequence[tuple[str, float]],
     label: str,
     *,
+    seeds: int | Sequence[int],
+    epochs: int,
     jobs: int = 2,
     cache: str | Path | None = None,
     **options,
@@ -147,12 +149,13 @@ def fits(
         todo: name of a candidate and learning rate of each fit.
         label: of the progress bar.
         jobs, cache: see :func:`study`.
-        options: of :func:`mtlkit.training.fit`.
+        seeds, epochs, options: of :func:`mtlkit.training.fit`.
 
     Returns:
         the runs, in the order of ``todo``.
     """
     one = _fit if cache is None else _Kept(cache)
+    options |= {"seeds": seeds, "epochs": epochs}
     calls = (joblib.delayed(one)(candidates[name], name=name, lr=lr, **options) for name, lr in todo)
     done = joblib.Parallel(n_jobs=jobs, return_as="generator")(calls)
     return [run for _, run in zip(progress(todo, label), done, strict=True)]

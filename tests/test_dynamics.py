@@ -64,10 +64,13 @@ def test_single_steps_are_those_of_the_same_run(by_step, runs):
     assert by_step.groupby("seed")["share"].std().min() > 0.01
 
 
-def test_a_weighting_that_reads_the_epoch_cannot_be_looked_at_by_step(candidate):
+def test_what_cannot_be_looked_at_by_step(candidate):
     other = Candidate(candidate.model, candidate.data, mtl.DWA())
     with pytest.raises(ValueError, match="digits: DWA reads the number of the epoch"):
-        dynamics.step_shares({"digits": other}, {"digits": 0.05}, epochs=3, steps_per_epoch=4)
+        dynamics.step_shares({"digits": other}, {"digits": 0.05}, epochs=3, steps_per_epoch=4, seeds=1)
+    other = Candidate(candidate.model, candidate.data, mtl.HydaLearn(), {"steps_per_epoch": 2})
+    with pytest.raises(ValueError, match="digits has its own epochs or steps_per_epoch"):
+        dynamics.step_shares({"digits": other}, {"digits": 0.05}, epochs=3, steps_per_epoch=4, seeds=1)
 
 
 def test_before_and_after_are_means_over_as_many_epochs_on_both_sides(runs):

@@ -3,8 +3,10 @@
 import contextlib
 import copy
 import dataclasses
+import importlib
 import io
 import itertools
+import weakref
 from collections import OrderedDict
 from typing import ClassVar
 
@@ -238,6 +240,23 @@ def test_hydalearn_equals_one_fake_step_after_the_other(step, on, metric):
     weigh(x, y, meta=meta)
     assert sum(gains) > 0
     torch.testing.assert_close(weigh.weights, torch.tensor(gains).double() / sum(gains))
+
+
+def test_task_gradients_do_not_outlive_the_call(monkeypatch):
+    seen = []
+
+    def watched(weights, found):
+        seen.extend(weakref.ref(gradient) for gradient in found.values())
+        return weighted(weights, found)
+
+    steps = importlib.import_module("mtlkit.weighting._step")
+    weighted = steps._weighted
+    monkeypatch.setattr(steps, "_weighted", watched)
+    model = build(nn.Linear(5, 6), nn.Tanh())
+    loss = weigher(model, mtl.HydaLearn())(*batch(), meta=batch(seed=1))
+    assert len(seen) > len(TASKS)
+    assert [ref() for ref in seen] == [None] * len(seen)
+    loss.backward()
 
 
 def test_learned_weights_know_the_kinds_of_the_tasks():

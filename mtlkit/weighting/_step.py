@@ -78,17 +78,16 @@ def _over_seeds(weighting: Weighting, state: State, signal: Signal) -> tuple:
 
 
 class _Combine(torch.autograd.Function):
-    """A value whose gradient is Σ w_t g_t: the task gradients are at hand, no further backward pass is needed."""
+    """A value with given gradients: task gradients are at hand, no further backward pass is needed."""
 
     @staticmethod
-    def forward(ctx, value, weights, task_gradients, *parameters):
-        ctx.weights, ctx.task_gradients = weights, task_gradients
+    def forward(ctx, value, gradients, *parameters):
+        ctx.gradients = gradients
         return value
 
     @staticmethod
     def backward(ctx, by_run):
-        by_task = (by_run.unsqueeze(-1) * ctx.weights).movedim(-1, 0)
-        return None, None, None, *(_weighted(by_task, found) for found in ctx.task_gradients)
+        return None, None, *(None if g is None else _scaled(by_run, g) for g in ctx.gradients)
 
 
 def _weighted(by_task: Tensor, found: Tensor | dict[int, Tensor]) -> Tensor | None:
@@ -107,7 +106,9 @@ def _scaled(weights: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _combined(parameters: Params, measured: Measured, weights: Tensor) -> Tensor:
+    """The objective Σ w_t L_t; each parameter's task gradients are let go once they are summed."""
     weights = weights.detach()
     value = (per_sample(weights, measured.signal.present) * measured.losses.detach()).sum((-1, -2))
-    gradients = [measured.task_gradients[name] for name in parameters]
-    return _Combine.apply(value, weights, gradients, *parameters.values())
+    by_task = weights.movedim(-1, 0)
+    gradients = [_weighted(by_task, measured.task_gradients.pop(name)) for name in parameters]
+    return _Combine.apply(value, gradients, *parameters.values())
