@@ -64,13 +64,14 @@ def test_a_section_of_params_yaml_sets_parameters(study, tmp_path, capsys):
 
 
 def test_strip_and_store_keep_source_and_results_apart(study, tmp_path):
-    done, stripped, stored = (tmp_path / f"{name}.ipynb" for name in ("done", "stripped", "stored"))
+    done, stored = (tmp_path / f"{name}.ipynb" for name in ("done", "stored"))
     notebook.run(study, done, {"n": 2})
     notebook.main(["store", str(done), str(stored)])
     assert notebook.faults(stored) == []
     assert outputs(stored) == outputs(done)
-    notebook.main(["strip", str(stored), str(stripped)])
-    assert stripped.read_bytes() == study.read_bytes()
+    notebook.main(["strip", str(stored), str(done), str(tmp_path / "sources")])
+    assert (tmp_path / "sources" / "stored.ipynb").read_bytes() == study.read_bytes()
+    assert (tmp_path / "sources" / "done.ipynb").exists()
 
 
 def test_faults_are_found(study):
