@@ -165,7 +165,7 @@ def quick_and_reference(
     """Quick results on the left, those at paper scale on the right: a row per condition, a line per method.
 
     Dots are means, bars 95 % intervals over seeds, dotted lines uniform weighting. Methods are in the
-    order of the quick means in both, best on top.
+    order of the quick means in both, best on top. The axes span the means; wider bars are cut.
 
     Args:
         quick: per-seed numbers: condition, method, seed, metric, value.
@@ -202,6 +202,9 @@ def quick_and_reference(
             if "Uniform" in table.index:
                 axis.axvline(table.loc["Uniform", "mean"], color=BLACK, linewidth=0.8, linestyle=":")
             axis.set(title=f"{condition}, {title}", xlabel=label)
+            low, high = table["mean"].min(), table["mean"].max()
+            if low < high:
+                axis.set_xlim(low - 0.25 * (high - low), high + 0.25 * (high - low))
         row[0].set_yticks(range(len(order)), order)
         row[0].set_ylim(-0.6, len(order) - 0.4)
     return figure
