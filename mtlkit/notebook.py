@@ -237,7 +237,7 @@ def verdict(folder: Path) -> tuple[str, bool]:
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", *arguments], capture_output=True, encoding="utf-8", errors="replace", check=False)
     except FileNotFoundError:
         return None
     return done.stdout if done.returncode == 0 else None

@@ -130,13 +130,15 @@ def test_verdict_tells_identical_from_close_from_different(tmp_path, monkeypatch
     table = tmp_path / "figures" / "t.csv"
     table.parent.mkdir()
     table.write_text(OLD)
+    table.with_suffix(".png").write_bytes(b"\x89PNG\xff")
     for command in ("init -q", "add .", "-c user.name=n -c user.email=e commit -qm m"):
         subprocess.run(["git", *command.split()], check=True)
     assert notebook.verdict(Path("figures")) == ("Every file in figures/ is byte for byte the committed one.", True)
     table.write_text(OLD.replace("1.5", "1.5000000001"))
+    table.with_suffix(".png").write_bytes(b"\x89PNG\xfe")
     sentence, same = notebook.verdict(Path("figures"))
     assert same
-    assert "to a relative 2e-05; other bytes in: t.csv" in sentence
+    assert "to a relative 2e-05; other bytes in: t.csv, t.png" in sentence
     note = table.with_suffix(".md")
     note.write_text("| a | 0.1 * |")
     table.write_text(OLD)
