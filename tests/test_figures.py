@@ -1,4 +1,5 @@
 import math
+import re
 
 import pandas as pd
 import pytest
@@ -56,6 +57,8 @@ def test_saved_figures_are_the_same_bytes_every_time(runs, table, tmp_path):
         figures.save(figures.hero(runs[1], table, title="t"), tmp_path / folder, "hero")
     for name in ("hero.svg", "hero.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    drawn = (tmp_path / "a" / "hero.svg").read_text()
+    assert set(re.findall(r"\d+\.\d{4,}", drawn)) == {"0.015625"}  # the scale of the glyphs stays
     figures.save(figures.curves({"": runs}), None, "nothing")
 
 
