@@ -29,6 +29,7 @@ lint: .venv/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
+# The notebook tests run in the environment of a pipeline run, RUNTIME in mtlkit/notebook.py.
 test: lint
 	$(BIN)/python -m mtlkit.notebook check notebooks/*.ipynb
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests mtlkit

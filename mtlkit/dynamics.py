@@ -98,8 +98,8 @@ def step_shares(
         options: of :func:`mtlkit.studies.fits`; ``seeds`` always.
 
     Returns:
-        a row per seed and step: seed, epoch (from 1), step (within the epoch, from 1), share; NaN where a
-        seed diverged.
+        name to a frame with a row per seed and step: seed, epoch (from 1), step (within the epoch, from 1),
+        share; NaN where a seed diverged.
 
     Raises:
         ValueError: a weighting that reads the epoch, a candidate with its own number of epochs or steps.

@@ -12,8 +12,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import nbformat
 import pandas as pd
@@ -124,7 +124,7 @@ def run(source: Path, target: Path, values: dict[str, object]) -> None:
         raise ValueError(f"{source}: no parameter {', '.join(unknown)}, expected some of {', '.join(known)}")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with _environment(**RUNTIME, MTLKIT_START=os.getcwd()):
+        with mock.patch.dict(os.environ, RUNTIME, MTLKIT_START=os.getcwd()):
             papermill.execute_notebook(
                 str(source),
                 str(target),
@@ -142,18 +142,6 @@ def run(source: Path, target: Path, values: dict[str, object]) -> None:
             raise
         raise ValueError(error.evalue) from None
     write(canonical(nbformat.read(target, 4)), target)
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Environment variables for the kernel, taken back afterwards."""
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def write(notebook: NotebookNode, path: Path) -> None:

@@ -146,6 +146,7 @@ def fits(
     """Fit candidates side by side, with a progress bar.
 
     Args:
+        candidates: name to contender.
         todo: name of a candidate and learning rate of each fit.
         label: of the progress bar.
         jobs, cache: see :func:`study`.

@@ -262,53 +262,35 @@ def test_the_claims_on_alphavil():
 
 
 def test_the_claims_on_hydalearn():
-    shares = {("HydaLearn", "auxiliary_share_before"): 0.5, ("HydaLearn", "within_epoch_sd"): 0.3}
+    def found(*tables):
+        return list(verdicts("hydalearn_drift", pd.concat(tables)).values())
+
+    def drift(by_kind, **renamed):
+        return [study([f"toy, {kind}"], values).replace({"method": renamed}) for kind, values in by_kind.items()]
+
     losses = {
         ("HydaLearn", "loss"): 0.3,
         ("static, auxiliaries 0%", "loss"): 0.6,
         ("static, auxiliaries 50%", "loss"): 0.5,
     }
-    shares["HydaLearn, on batch", "auxiliary_share_before"] = shares["HydaLearn, on batch", "auxiliary_share_after"] = (
-        0.4
+    before = {("HydaLearn", "auxiliary_share_before"): 0.5, ("HydaLearn", "within_epoch_sd"): 0.3}
+    steady, fallen = ({**before, **losses, ("HydaLearn", "auxiliary_share_after"): after} for after in (0.5, 0.2))
+    falls, stays, falls_anyway = (
+        {"drift": fallen, "no drift": steady},
+        {"drift": steady, "no drift": steady},
+        {"drift": fallen, "no drift": fallen},
     )
-    steady, fallen = ({("HydaLearn", "auxiliary_share_after"): v} for v in (0.5, 0.2))
-    table = pd.concat(
-        [
-            study(["toy, drift"], {**shares, **losses, **fallen}),
-            study(["toy, no drift"], {**shares, **losses, **steady}),
-        ]
-    )
-    assert list(verdicts("hydalearn_drift", table).values()) == [
-        "reproduced",
-        "reproduced",
-        "not reproduced",
-        "reproduced",
-    ]
-    both_fall = table.replace({"method": {"HydaLearn, on batch": "neither", "HydaLearn": "HydaLearn, on batch"}})
-    assert (
-        list(
-            verdicts(
-                "hydalearn_drift", pd.concat([table[table["method"] != "HydaLearn, on batch"], both_fall])
-            ).values()
-        )
-        == ["reproduced"] * 4
-    )
-    falls_anyway = pd.concat(study([f"toy, {k}"], {**shares, **losses, **fallen}) for k in ("drift", "no drift"))
-    assert list(verdicts("hydalearn_drift", falls_anyway).values()) == [
-        "reproduced",
-        "partly",
-        "not reproduced",
-        "reproduced",
-    ]
-    shares[("HydaLearn", "within_epoch_sd")] = 0.05
-    losses[("static, auxiliaries 50%", "loss")] = 0.3
-    weaker = pd.concat(study([f"toy, {k}"], {**shares, **losses, **steady}) for k in ("drift", "no drift"))
-    assert list(verdicts("hydalearn_drift", weaker).values()) == [
-        "partly",
-        "not reproduced",
-        "not reproduced",
-        "opposite",
-    ]
+
+    def on_batch(by_kind):
+        shares = {k: {key: v for key, v in values.items() if "share" in key[1]} for k, values in by_kind.items()}
+        return drift(shares, HydaLearn="HydaLearn, on batch")
+
+    assert found(*drift(falls), *on_batch(stays)) == ["reproduced", "reproduced", "not reproduced", "reproduced"]
+    assert found(*drift(stays), *on_batch(falls)) == ["reproduced", "not reproduced", "reproduced", "reproduced"]
+    assert found(*drift(falls_anyway), *on_batch(falls_anyway)) == ["reproduced", "partly", "partly", "reproduced"]
+    weak = {("HydaLearn", "within_epoch_sd"): 0.05, ("static, auxiliaries 50%", "loss"): 0.3}
+    weaker = drift({kind: values | weak for kind, values in stays.items()})
+    assert found(*weaker, *on_batch(stays)) == ["partly", "not reproduced", "not reproduced", "opposite"]
 
 
 def test_the_claims_of_the_comparison():

@@ -106,6 +106,7 @@ def test_quick_and_reference_stand_side_by_side_in_one_order():
 
     assert means(left) == pytest.approx({"SLGrad": 2.05, "Uniform": 1.05})
     assert means(right) == pytest.approx({"DWA": 7, "SLGrad": 7.05, "Uniform": 6.05})
+    assert left.get_xlim() == pytest.approx((1.05 - 0.25, 2.05 + 0.25))  # intervals of two seeds reach further
     with pytest.raises(ValueError, match="conditions are"):
         figures.quick_and_reference(table(0), table(0, "other"))
 
