@@ -6,6 +6,7 @@ from mtlkit.your_data._answers import (
     SINGLE,
     against_single,
     answer_helps,
+    answer_samples,
     answer_use,
     answer_which,
     attribution,
@@ -13,10 +14,13 @@ from mtlkit.your_data._answers import (
     contenders,
     contrast,
     in_units,
+    lower_is_better,
     model,
+    named,
     suspects,
 )
-from mtlkit.your_data._check import audit_check, readable_check
+from mtlkit.your_data._check import audit_check, mislabelled, readable_check
+from mtlkit.your_data._levels import answer_levels, levels
 from mtlkit.your_data._table import EXAMPLE_AUXILIARIES, Prepared, Refused, example, located, prepare, read
 
 __all__ = [
@@ -28,6 +32,8 @@ __all__ = [
     "Refused",
     "against_single",
     "answer_helps",
+    "answer_levels",
+    "answer_samples",
     "answer_use",
     "answer_which",
     "attribution",
@@ -37,8 +43,12 @@ __all__ = [
     "contrast",
     "example",
     "in_units",
+    "levels",
     "located",
+    "lower_is_better",
+    "mislabelled",
     "model",
+    "named",
     "prepare",
     "read",
     "readable_check",

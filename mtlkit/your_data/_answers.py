@@ -12,7 +12,7 @@ from scipy import stats
 
 from mtlkit.datasets import Dataset
 from mtlkit.models import MultiTaskModel, mlp
-from mtlkit.results import Runs, compare
+from mtlkit.results import Runs, compare, interval
 from mtlkit.samples import audit, sample_losses
 from mtlkit.studies import Candidate, Study
 from mtlkit.weighting import GradientCosine, HydaLearn, SLGrad, Uniform, Weighting
@@ -20,6 +20,7 @@ from mtlkit.your_data._table import Prepared
 
 SINGLE = "single task"
 MANY_ROWS = 5000
+WEIGHT, SLGRAD_LOSS = "weight under SLGrad", "loss under SLGrad"
 METRICS = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "rmse"}
 """The metric that decides, by the kind of the main task."""
 
@@ -166,38 +167,58 @@ def attribution(outcome: Study, data: Dataset, metric: str) -> pd.DataFrame:
 
 
 def suspects(runs: Runs, prepared: Prepared) -> pd.DataFrame:
-    """Which samples hurt? The rows of the table, those whose main label earned least first.
+    """Which samples hurt? The rows of the table, those that contradict their main label most first.
 
-    A label earns little where it contradicts the others, or where it is learned already and has no gradient
-    left. Those whose loss is below the mean are taken as learned and come last. Equal weights are in the order of
-    the loss, the largest first.
+    The order is that of the main loss after training under a sample-level method, the largest first: such a
+    method takes the weight off labels that contradict the meta split, and a label that the model was not made
+    to follow keeps its loss. The weight alone is lowest for labels that are learned already and have no gradient left.
 
     Args:
         runs: of a sample-level method with :func:`model`.
 
     Returns:
-        indexed by the row of the table (from 0): ``weight``, ``low``, ``high`` and ``seeds`` as in
-        :func:`mtlkit.audit`, ``loss`` (after training, mean over these seeds), ``learned``, and the table's own
-        columns, the main one first.
+        indexed by the row of the table (from 0): ``loss`` (after training, mean over the seeds that trained on the
+        row), ``weight``, ``low``, ``high`` and ``seeds`` as in :func:`mtlkit.audit`, and the table's own columns, the
+        main one first.
     """
     data = prepared.data
     main = data.main.name
     found = audit(runs).samples
     found = found[found["task"] == main].drop(columns=["task", "noisy"]).set_index("row")
     losses = sample_losses(runs, model(data), data)
-    found["loss"] = losses[losses["task"] == main].groupby("row")["loss"].mean()
-    found["learned"] = found["loss"] < found["loss"].mean()
+    found.insert(0, "loss", losses[losses["task"] == main].groupby("row")["loss"].mean())
     own = prepared.frame.reset_index(drop=True)
     own = own[[main, *own.columns.drop(main)]]
     own = own.rename(columns={name: f"{name} (column)" for name in own if name in found})
-    return found.sort_values(["learned", "weight", "loss"], ascending=[True, True, False]).join(own)
+    return found.sort_values(["loss", "weight"], ascending=[False, True]).join(own)
+
+
+def answer_samples(table: pd.DataFrame, check: pd.DataFrame | None = None) -> str:
+    """Where to look in :func:`suspects`, and how often such a look finds wrong labels that were put there.
+
+    Args:
+        check: of :func:`audit_check` on the same table, with one share of wrong labels.
+    """
+    first = ", ".join(map(str, table.index[:5]))
+    text = f"Look first at rows {first}: the model, trained on them, contradicts their labels most."
+    if check is None:
+        return text
+    share = check["label_noise"].iloc[0]
+    auc = {ranking: interval(rows) for ranking, rows in check.groupby("ranking")["roc_auc"]}
+    found, weight = auc[SLGRAD_LOSS], auc[WEIGHT]
+    return (
+        f"{text} With {share:.0%} of the labels made wrong on purpose, this order finds those with ROC AUC "
+        f"{found['mean']:.2f} [{found['low']:.2f}, {found['high']:.2f}], where 1 is all of them first and 0.5 is "
+        f"guessing; the weights alone have {weight['mean']:.2f}."
+    )
 
 
 def _numbers(row: pd.Series) -> str:
     return f"{row['difference']:+.3g} [{row['low']:+.3g}, {row['high']:+.3g}], p = {row['p']:.2g}"
 
 
-def _named(metric: str, main: str) -> str:
+def named(metric: str, main: str) -> str:
+    """A metric in words, with its unit."""
     words = {
         "roc_auc": "ROC AUC",
         "rmse": f"rmse, in units of {main}",
@@ -218,7 +239,7 @@ def answer_helps(table: pd.DataFrame, metric: str, main: str) -> str:
     if not parts:
         closest = table.loc[_best(table, metric)]
         parts = [f"no difference from single-task training (the best, {closest.name}: {_numbers(closest)})"]
-    return f"{start}: {'; '.join(parts)} ({_named(metric, main)})."
+    return f"{start}: {'; '.join(parts)} ({named(metric, main)})."
 
 
 def _best(table: pd.DataFrame, metric: str) -> str:
@@ -251,10 +272,10 @@ def answer_use(outcome: Study, helps: pd.DataFrame, which: pd.DataFrame, data: D
         best = helps.loc[_best(helps, metric)]
         return (
             f"Use single-task training of {main} and leave the auxiliaries out: no method that uses them is better "
-            f"({_named(metric, main)}; the best of them, {best.name}, is at {_numbers(best)})."
+            f"({named(metric, main)}; the best of them, {best.name}, is at {_numbers(best)})."
         )
     best = _best(better, metric)
-    why = f"{_named(metric, main)} against single-task training: "
+    why = f"{named(metric, main)} against single-task training: "
     if best != "Uniform" and "Uniform" in better.index:
         against = contrast(outcome, {best: ("Uniform", best)}, data, metric).loc[best]
         if against["verdict"] != "better":
