@@ -110,8 +110,8 @@ def parameters(path: Path) -> dict[str, object]:
 def run(source: Path, target: Path, values: dict[str, object]) -> None:
     """Execute ``source`` with these parameters and write the canonical result to ``target``.
 
-    The kernel runs in ``notebooks/`` (paths in a notebook are relative to it), with one thread. The
-    environment variable ``MTLKIT_START`` tells it the folder that the user is in.
+    The kernel runs in ``notebooks/`` (paths in a notebook are relative to it; without such a folder, where the
+    notebook is), with one thread. The environment variable ``MTLKIT_START`` tells it the folder that the user is in.
 
     Raises:
         ValueError: a parameter that the notebook does not have, or one that it refuses, in which case
@@ -130,7 +130,7 @@ def run(source: Path, target: Path, values: dict[str, object]) -> None:
                 str(target),
                 parameters=values,
                 kernel_name="python3",
-                cwd="notebooks",
+                cwd="notebooks" if Path("notebooks").is_dir() else str(source.parent),
                 record_timing=False,
                 progress_bar=False,
                 log_output=True,
@@ -278,9 +278,21 @@ def _run(given: argparse.Namespace) -> int:
         if given.section not in sections:
             raise ValueError(f"params.yaml has no section {given.section!r}, expected one of {', '.join(sections)}")
         values.update(sections[given.section])
-    values.update({name: yaml.safe_load(value) for name, value in given.p})
+    defaults = parameters(given.source)
+    values.update({name: _value(value, defaults.get(name)) for name, value in given.p})
     run(given.source, given.target, values)
     return 0
+
+
+def _value(text: str, default: object) -> object:
+    """A parameter from the command line: YAML, but text where the default is text or the YAML would be no text."""
+    if isinstance(default, str):
+        return text
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return text if isinstance(value, bool | dict) and not isinstance(default, type(value)) else value
 
 
 def _check(given: argparse.Namespace) -> int:

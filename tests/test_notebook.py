@@ -55,6 +55,30 @@ def test_a_misspelt_parameter_is_an_error(study, tmp_path, capsys):
     assert "no parameter m" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("text", "default", "value"),
+    [
+        ("yes", "a", "yes"),
+        ("7", "a", "7"),
+        ("[0.1, 0.2]", [], [0.1, 0.2]),
+        ("7", None, 7),
+        ("yes", None, "yes"),
+        ("% fat", None, "% fat"),
+        ("a: b", None, "a: b"),
+        ("{a: b}", {}, {"a": "b"}),
+        ("null", None, None),
+    ],
+)
+def test_parameters_on_the_command_line_stay_text_where_text_is_meant(text, default, value):
+    assert notebook._value(text, default) == value
+
+
+def test_without_a_folder_of_notebooks_paths_start_where_the_notebook_is(study, tmp_path):
+    (tmp_path / "notebooks").rmdir()
+    notebook.run(study, tmp_path / "elsewhere" / "a.ipynb", {"n": 7})
+    assert outputs(tmp_path / "elsewhere" / "a.ipynb")[0] == "21\n"
+
+
 def test_a_section_of_params_yaml_sets_parameters(study, tmp_path, capsys):
     (tmp_path / "params.yaml").write_text("study:\n  n: 4\n")
     assert notebook.main(["run", str(study), str(tmp_path / "a.ipynb"), "--section", "study"]) == 0

@@ -21,7 +21,9 @@ from mtlkit.your_data._answers import (
 )
 from mtlkit.your_data._check import audit_check, mislabelled, readable_check
 from mtlkit.your_data._levels import answer_levels, levels
-from mtlkit.your_data._table import EXAMPLE_AUXILIARIES, Prepared, Refused, example, located, prepare, read
+from mtlkit.your_data._read import EXAMPLE_AUXILIARIES, Refused, example, located, read
+from mtlkit.your_data._settings import Settings, settings
+from mtlkit.your_data._table import Prepared, prepare
 
 __all__ = [
     "EXAMPLE_AUXILIARIES",
@@ -30,6 +32,7 @@ __all__ = [
     "SINGLE",
     "Prepared",
     "Refused",
+    "Settings",
     "against_single",
     "answer_helps",
     "answer_levels",
@@ -52,5 +55,6 @@ __all__ = [
     "prepare",
     "read",
     "readable_check",
+    "settings",
     "suspects",
 ]

@@ -10,13 +10,14 @@ import pandas as pd
 import torch
 from scipy import stats
 
+from mtlkit import studies
 from mtlkit.datasets import Dataset
 from mtlkit.models import MultiTaskModel, mlp
-from mtlkit.results import Runs, compare, interval
+from mtlkit.results import Runs, interval
 from mtlkit.samples import audit, sample_losses
 from mtlkit.studies import Candidate, Study
 from mtlkit.weighting import GradientCosine, HydaLearn, SLGrad, Uniform, Weighting
-from mtlkit.your_data._table import Prepared
+from mtlkit.your_data._table import Prepared, labelled
 
 SINGLE = "single task"
 MANY_ROWS = 5000
@@ -95,33 +96,34 @@ def contrast(outcome: Study, pairs: Mapping[str, tuple[str, str]], data: Dataset
         pairs: name of the row to (reference, method).
 
     Returns:
-        ``difference`` (mean over seeds), ``low`` and ``high`` (95 % interval), ``p`` (two-sided), ``seeds``, and
-        ``p, seeds alone``. The last is that of :func:`mtlkit.compare`, which takes the seeds as independent. But they
-        draw their splits from the same rows: interval and ``p`` allow for that and multiply the variance of the
-        mean by 1 + n · test rows / training rows (Nadeau and Bengio, *Inference for the Generalization Error*,
-        2003; n seeds), but for a split by time, which is the same for all seeds. ``verdict`` (better, worse or no
-        difference) asks for a ``p`` below 0.05 after Holm's adjustment for the number of rows.
+        ``difference`` (mean over seeds), ``low`` and ``high`` (95 % interval), ``p`` (two-sided), ``p, Holm``
+        (adjusted for the number of rows), ``p, seeds alone`` and ``seeds``. The last ``p`` is that of
+        :func:`mtlkit.compare`, which takes the seeds as independent. But they draw their splits from the same rows:
+        interval and ``p`` allow for that and multiply the variance of the mean by 1 + n · test labels / training
+        labels (Nadeau and Bengio, *Inference for the Generalization Error*, 2003; n seeds, labels of the main
+        task), but for a split by time, which is the same for all seeds. ``verdict`` (better, worse or no
+        difference) asks for ``p, Holm`` below 0.05. Where all seeds have the same difference there is no
+        interval and no p-value (NaN), hence no difference.
     """
-    overlap = 0.0 if data.redraw is None else len(data.test) / len(data.train)
+    known = {where: int(labelled(split.y[data.main.name]).sum()) for where, split in data.splits.items()}
+    overlap = 0.0 if data.redraw is None else known["test"] / known["train"]
+    values = studies.per_seed(outcome, metric)
     rows = []
     for reference, method in pairs.values():
-        found = compare([outcome.runs[reference], outcome.runs[method]], metric).iloc[0]
-        difference, n = found["difference"], int(found["seeds"])
-        half = (found["high"] - difference) * np.sqrt(1 + n * overlap)
-        t = stats.t.ppf(0.975, n - 1) * abs(difference) / half if half > 0 else 0.0
-        rows.append(
-            {
-                "difference": difference,
-                "low": difference - half,
-                "high": difference + half,
-                "p": 2 * stats.t.sf(t, n - 1),
-                "p, seeds alone": found["p"],
-                "seeds": n,
-            }
-        )
-    table = pd.DataFrame(rows, index=pd.Index(pairs, name="method"))
+        differences = (values[method] - values[reference]).dropna()
+        n, mean = len(differences), differences.mean()
+        sem = differences.sem()
+        if not sem > 1e-9 * values[reference].abs().mean():
+            sem = np.nan
+        wide = sem * np.sqrt(1 + n * overlap)
+        half = stats.t.ppf(0.975, n - 1) * wide
+        p, alone = (2 * stats.t.sf(abs(mean) / error, n - 1) for error in (wide, sem))
+        rows.append((mean, mean - half, mean + half, p, alone, n))
+    columns = ["difference", "low", "high", "p", "p, seeds alone", "seeds"]
+    table = pd.DataFrame(rows, index=pd.Index(pairs, name="method"), columns=columns)
+    table.insert(4, "p, Holm", _holm(table["p"].to_numpy()))
     sign = -1 if lower_is_better(metric) else 1
-    sure = _holm(table["p"].to_numpy()) < 0.05
+    sure = table["p, Holm"] < 0.05
     table["verdict"] = np.where(~sure, "no difference", np.where(sign * table["difference"] > 0, "better", "worse"))
     return table
 
@@ -132,10 +134,11 @@ def lower_is_better(metric: str) -> bool:
 
 
 def _holm(p: np.ndarray) -> np.ndarray:
-    """Holm's adjusted p-values."""
-    order = np.argsort(p)
-    steps = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
-    adjusted = np.empty(len(p))
+    """Holm's adjusted p-values; NaN stays and does not count."""
+    adjusted = np.full(len(p), np.nan)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known])]
+    steps = np.maximum.accumulate((len(order) - np.arange(len(order))) * p[order])
     adjusted[order] = np.minimum(steps, 1)
     return adjusted
 
@@ -179,7 +182,7 @@ def suspects(runs: Runs, prepared: Prepared) -> pd.DataFrame:
     Returns:
         indexed by the row of the table (from 0): ``loss`` (after training, mean over the seeds that trained on the
         row), ``weight``, ``low``, ``high`` and ``seeds`` as in :func:`mtlkit.audit`, and the table's own columns, the
-        main one first.
+        main one first, as they are (objects).
     """
     data = prepared.data
     main = data.main.name
@@ -189,7 +192,7 @@ def suspects(runs: Runs, prepared: Prepared) -> pd.DataFrame:
     found.insert(0, "loss", losses[losses["task"] == main].groupby("row")["loss"].mean())
     own = prepared.frame.reset_index(drop=True)
     own = own[[main, *own.columns.drop(main)]]
-    own = own.rename(columns={name: f"{name} (column)" for name in own if name in found})
+    own = own.rename(columns={name: f"{name} (column)" for name in own if name in {"row", *found}}).astype(object)
     return found.sort_values(["loss", "weight"], ascending=[False, True]).join(own)
 
 
@@ -200,7 +203,7 @@ def answer_samples(table: pd.DataFrame, check: pd.DataFrame | None = None) -> st
         check: of :func:`audit_check` on the same table, with one share of wrong labels.
     """
     first = ", ".join(map(str, table.index[:5]))
-    text = f"Look first at rows {first}: the model, trained on them, contradicts their labels most."
+    text = f"Look first at rows {first} (from 0): the model, trained on them, contradicts their labels most."
     if check is None:
         return text
     share = check["label_noise"].iloc[0]
@@ -214,7 +217,9 @@ def answer_samples(table: pd.DataFrame, check: pd.DataFrame | None = None) -> st
 
 
 def _numbers(row: pd.Series) -> str:
-    return f"{row['difference']:+.3g} [{row['low']:+.3g}, {row['high']:+.3g}], p = {row['p']:.2g}"
+    if np.isnan(row["low"]):
+        return f"{row['difference']:+.3g} in every seed"
+    return f"{row['difference']:+.3g} [{row['low']:+.3g}, {row['high']:+.3g}], adjusted p = {row['p, Holm']:.2g}"
 
 
 def named(metric: str, main: str) -> str:
@@ -283,9 +288,9 @@ def answer_use(outcome: Study, helps: pd.DataFrame, which: pd.DataFrame, data: D
                 f"Use equal weights for all tasks ({why}{_numbers(helps.loc['Uniform'])}): {best} is not better than "
                 f"they are ({_numbers(against)})." + _drop(which)
             )
-    return f"Use {best} ({why}{_numbers(helps.loc[best])})." + _drop(which)
+    return f"Use {best} ({why}{_numbers(helps.loc[best])})." + (_drop(which) if best == "Uniform" else "")
 
 
 def _drop(which: pd.DataFrame) -> str:
     hurting = which.index[which["verdict"] == "hurts"]
-    return f" Leave out {', '.join(hurting)}, which hurts." if len(hurting) else ""
+    return f" Leave out {', '.join(hurting)}, which hurts." if 0 < len(hurting) < len(which) else ""

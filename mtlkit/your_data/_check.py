@@ -19,6 +19,7 @@ from mtlkit.studies import Candidate, fits
 from mtlkit.tasks import Task
 from mtlkit.weighting import SLGrad, Uniform
 from mtlkit.your_data._answers import SLGRAD_LOSS, WEIGHT, model
+from mtlkit.your_data._table import labelled
 
 OPTIONS = {
     "epochs": 18,
@@ -55,7 +56,7 @@ def mislabelled(data: Dataset, share: float) -> Dataset:
 def _spoilt(data: Dataset, split: Split, share: float, generator: torch.Generator) -> Split:
     main = data.main
     labels = split.y[main.name]
-    known = (~torch.isnan(labels) if labels.is_floating_point() else labels != -1).nonzero()[:, 0]
+    known = labelled(labels).nonzero()[:, 0]
     chosen = known[choose(len(known), share, generator)]
     wrong = labels.clone()
     wrong[chosen] = _wrong(main, labels[chosen], labels[known], generator)

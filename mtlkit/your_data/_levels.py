@@ -17,6 +17,7 @@ from torch import Tensor
 from mtlkit import studies
 from mtlkit.datasets import Dataset
 from mtlkit.your_data._answers import METHODS, METRICS, SINGLE, lower_is_better, named
+from mtlkit.your_data._table import labelled
 
 LINEAR, CONSTANT = "linear model", "the same answer for every row"
 
@@ -44,15 +45,19 @@ def levels(outcome: studies.Study, data: Dataset, jobs: int = 2) -> pd.DataFrame
 
 
 def answer_levels(table: pd.DataFrame, data: Dataset) -> str:
-    """One sentence on :func:`levels`, and a second one where no network is ahead of the linear model."""
+    """One sentence on :func:`levels`, and what it means where the networks are no better than what is easily had."""
     main, means = data.main, table["mean"].map("{:.3g}".format)
     text = (
         f"Single-task training reaches {means[SINGLE]}, a linear model {means[LINEAR]}, "
         f"{CONSTANT} {means[CONSTANT]} ({named(METRICS[main.kind], main.name)})."
     )
-    if set(table.index[: table.index.get_loc(LINEAR)]) - {CONSTANT}:
-        return text
-    return f"{text} No network is ahead of the linear model: consider that one first."
+    places = {method: place for place, method in enumerate(table.index)}
+    gap = abs(table.loc[SINGLE, "mean"] - table.loc[CONSTANT, "mean"])
+    if places[SINGLE] > places[CONSTANT] or gap < table.loc[SINGLE, "sd"]:
+        text += " So it has hardly learned anything (the spread over seeds is larger): the answers below mean little."
+    if places[LINEAR] < min(places[method] for method in (SINGLE, *METHODS) if method in places):
+        text += " No network is ahead of the linear model: consider that one first."
+    return text
 
 
 def _yardsticks(data: Dataset, metric: str) -> tuple[float, float]:
@@ -68,7 +73,7 @@ def _yardsticks(data: Dataset, metric: str) -> tuple[float, float]:
 def _score(estimator: BaseEstimator, data: Dataset, metric: str) -> float:
     main = data.main
     labels = data.train.y[main.name]
-    known = ~torch.isnan(labels) if labels.is_floating_point() else labels != -1
+    known = labelled(labels)
     estimator.fit(data.train.x[known].numpy(), labels[known].numpy())
     value = main.metrics(_outputs(estimator, data), data.test.y[main.name])[metric]
     return value * data.scale[main.name][1] if main.name in data.scale else value

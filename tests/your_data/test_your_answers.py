@@ -78,6 +78,7 @@ def test_differences_are_those_of_the_frames(answered):
         difference = per_seed(prepared, raw, method, metric) - reference
         assert row["difference"] == pytest.approx(difference.mean())
         p.append(corrected_p(difference, len(data.train), len(data.test)))
+        assert row["p, Holm"] >= row["p"]
         assert row["p"] == pytest.approx(p[-1])
         sem = np.sqrt((1 / len(difference) + len(data.test) / len(data.train)) * difference.var(ddof=1))
         low, high = stats.t.interval(0.95, len(difference) - 1, difference.mean(), sem)
@@ -141,12 +142,13 @@ def test_suspects_are_rows_of_the_table(answered):
     assert set(found.index) <= set(range(len(prepared.frame)))
     for row in found.index[:5]:
         assert found.loc[row, main] == prepared.frame[main].iloc[row]
+    assert set(found[prepared.frame.columns].dtypes) == {np.dtype(object)}
     assert found["loss"].is_monotonic_decreasing
     samples = mtl.audit(outcome.runs["SLGrad"]).samples
     wanted = samples[(samples["task"] == main)].set_index("row")["weight"]
     pd.testing.assert_series_equal(found["weight"], wanted[found.index], check_names=False)
     sentence = your_data.answer_samples(found)
-    assert sentence.startswith(f"Look first at rows {', '.join(map(str, found.index[:5]))}: ")
+    assert sentence.startswith(f"Look first at rows {', '.join(map(str, found.index[:5]))} (from 0): ")
 
 
 def test_levels_are_those_of_the_frames_and_of_plain_scikit_learn(answered):
@@ -178,7 +180,7 @@ def test_levels_are_those_of_the_frames_and_of_plain_scikit_learn(answered):
 
 def test_a_linear_model_ahead_of_every_network_is_named(anything):
     def said(**means):
-        return your_data.answer_levels(pd.DataFrame({"mean": means}).rename(index=str), anything)
+        return your_data.answer_levels(pd.DataFrame({"mean": means, "sd": 0.1}).rename(index=str), anything)
 
     means = {"single task": 0.9, "Uniform": 0.95, "linear model": 0.92, "the same answer for every row": 0.5}
     assert "consider that one first" not in said(**dict(sorted(means.items(), key=lambda kv: -kv[1])))
@@ -186,6 +188,10 @@ def test_a_linear_model_ahead_of_every_network_is_named(anything):
     assert said(**dict(sorted(means.items(), key=lambda kv: -kv[1]))) == (
         "Single-task training reaches 0.9, a linear model 0.96, the same answer for every row 0.5 (ROC AUC). "
         "No network is ahead of the linear model: consider that one first."
+    )
+    means |= {"single task": 0.55, "linear model": 0.52}
+    assert said(**dict(sorted(means.items(), key=lambda kv: -kv[1]))).endswith(
+        "So it has hardly learned anything (the spread over seeds is larger): the answers below mean little."
     )
 
 
@@ -206,7 +212,7 @@ def test_levels_with_categories_classes_and_missing_labels():
 def table(**verdicts):
     rows = {}
     for name, (difference, verdict) in verdicts.items():
-        rows[name] = {"difference": difference, "low": difference - 1, "high": difference + 1, "p": 0.01}
+        rows[name] = {"difference": difference, "low": difference - 1, "high": difference + 1, "p, Holm": 0.01}
         rows[name]["verdict"] = verdict
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -226,24 +232,28 @@ def test_the_recommendation(anything, monkeypatch):
 
     none = use(table(Uniform=(0.1, "no difference"), SLGrad=(-0.3, "worse")))
     assert none.startswith("Use single-task training of diagnosis and leave the auxiliaries out: no method")
-    assert "the best of them, Uniform, is at +0.1 [-0.9, +1.1], p = 0.01" in none
+    assert "the best of them, Uniform, is at +0.1 [-0.9, +1.1], adjusted p = 0.01" in none
     both = table(Uniform=(0.1, "better"), SLGrad=(0.2, "better"))
     assert use(both).startswith("Use equal weights for all tasks")
     assert use(both, against="better").startswith("Use SLGrad (ROC AUC against single-task training: +0.2")
     assert use(table(Uniform=(0.3, "no difference"), SLGrad=(0.2, "better"))).startswith("Use SLGrad")
-    assert use(both, table(b=(-1.0, "hurts"))).endswith(" Leave out b, which hurts.")
+    one_hurts = table(a=(0.0, "no difference"), b=(-1.0, "hurts"))
+    assert use(both, one_hurts).endswith(" Leave out b, which hurts.")
+    assert "Leave out" not in use(both, one_hurts, against="better")
+    assert "Leave out" not in use(both, table(b=(-1.0, "hurts")))
 
 
 def test_sentences():
     helps = table(Uniform=(0.1, "better"), SLGrad=(-0.2, "worse"), HydaLearn=(0.0, "no difference"))
     found = your_data.answer_helps(helps, "rmse", "price")
     assert found == (
-        "Yes: better than single-task training: Uniform +0.1 [-0.9, +1.1], p = 0.01; worse than "
-        "single-task training: SLGrad -0.2 [-1.2, +0.8], p = 0.01 (rmse, in units of price)."
+        "Yes: better than single-task training: Uniform +0.1 [-0.9, +1.1], adjusted p = 0.01; worse than "
+        "single-task training: SLGrad -0.2 [-1.2, +0.8], adjusted p = 0.01 (rmse, in units of price)."
     )
     which = your_data.answer_which(table(x=(1.0, "helps"), y=(-1.0, "hurts"), z=(0.0, "no difference")))
     assert which == (
-        "What helps: x, +1 [+0, +2], p = 0.01. What hurts: y, -1 [-2, +0], p = 0.01. No difference when left out: z."
+        "What helps: x, +1 [+0, +2], adjusted p = 0.01. What hurts: y, -1 [-2, +0], adjusted p = 0.01. "
+        "No difference when left out: z."
     )
 
 
@@ -256,6 +266,8 @@ def test_holm_against_the_definition():
         for k, i in enumerate(order):
             wanted = max(min(1, (n - j) * p[order[j]]) for j in range(k + 1))
             assert found[i] == pytest.approx(wanted)
+    some = np.array([0.01, np.nan, 0.03])
+    assert _answers._holm(some) == pytest.approx([0.02, np.nan, 0.03], nan_ok=True)
 
 
 def made_up(helpful):
@@ -279,6 +291,30 @@ def test_a_known_answer_is_found(helpful):
     assert (helps.loc["Uniform", "verdict"] == "better") == helpful
     if helpful:
         assert helps.loc["Uniform", "difference"] < -0.1
+
+
+def test_only_rows_with_a_main_label_count_in_the_correction():
+    prepared = your_data.prepare(made_up(False), "target", ["other"])
+    data = prepared.data
+    options = {**your_data.budget(data), **QUICK, "steps_per_epoch": 3, "device": "cpu"}
+    outcome = studies.study(your_data.contenders(data, {"Uniform": mtl.Uniform()}), lrs=[0.01], jobs=1, **options)
+    row = your_data.against_single(outcome, data, "rmse", ["Uniform"]).loc["Uniform"]
+    values = studies.per_seed(outcome, "rmse")
+    differences = (values["Uniform"] - values["single task"]).to_numpy()
+    train, test = (int((~torch.isnan(s.y["target"])).sum()) for s in (data.train, data.test))
+    assert (train, test) == (60, 20)
+    assert row["p"] == pytest.approx(corrected_p(differences, train, test))
+
+
+def test_a_difference_that_is_the_same_in_every_seed_has_no_interval(answered):
+    prepared, _, outcome = answered
+    pair = {"again": ("single task", "single task")}
+    row = your_data.contrast(outcome, pair, prepared.data, your_data.METRICS[prepared.data.main.kind]).loc["again"]
+    assert row["difference"] == 0
+    assert row[["low", "high", "p", "p, Holm"]].isna().all()
+    assert row["verdict"] == "no difference"
+    sentence = your_data.answer_helps(row.to_frame().T, "roc_auc", "diagnosis")
+    assert sentence == "No: no difference from single-task training (the best, again: +0 in every seed) (ROC AUC)."
 
 
 def test_a_single_split_by_time_needs_no_correction():

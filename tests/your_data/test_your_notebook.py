@@ -15,7 +15,6 @@ SOURCE = ROOT / "notebooks" / "your_data.ipynb"
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "notebooks").mkdir()
     load_diabetes(as_frame=True, scaled=False).frame.to_csv(tmp_path / "my.csv", index=False)
     (tmp_path / "latin.csv").write_bytes("stad,prijs\nLiège,1\n".encode("latin-1"))
     return tmp_path
@@ -57,7 +56,7 @@ def test_a_refused_table_ends_in_one_sentence(folder, path, main, message):
     assert last.output_type == "error"
     assert len(last.traceback) == 1
     assert message in last.traceback[0]
-    assert sorted(p.name for p in folder.rglob("*")) == ["latin.csv", "my.csv", "notebooks", "out.ipynb"]
+    assert sorted(p.name for p in folder.rglob("*")) == ["latin.csv", "my.csv", "out.ipynb"]
 
 
 def test_plain_papermill_takes_the_path_from_where_it_is_started(folder):
@@ -86,4 +85,4 @@ def test_plain_papermill_takes_the_path_from_where_it_is_started(folder):
     rmse = seeds[seeds["metric"] == "rmse"].pivot(index="seed", columns="method", values="value")
     differences = rmse["Uniform"] - rmse["single task"]
     assert helps["difference"][0] == pytest.approx(differences.mean(), rel=1e-4)
-    assert {p.name for p in folder.iterdir()} == {"latin.csv", "my.csv", "notebooks", "out.ipynb", "mine"}
+    assert {p.name for p in folder.iterdir()} == {"latin.csv", "my.csv", "out.ipynb", "mine"}

@@ -1,11 +1,14 @@
 import gzip
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from mtlkit.your_data import EXAMPLE_AUXILIARIES, Refused, example, located, prepare, read
+from mtlkit.your_data import EXAMPLE_AUXILIARIES, Refused, example, located, prepare, read, settings
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def test_what_it_infers(frame):
     found = prepared(frame.assign(notes=[f"note {i}" for i in range(200)], same=1, number=range(200)))
     assert found.columns["role"].to_dict() == {
         "bought": "main", "visits": "auxiliary", "stars": "auxiliary", "age": "input", "city": "input",
-        "income": "input", "shop": "input", "day": "left out", "notes": "input", "same": "left out",
+        "income": "input", "shop": "input", "day": "left out", "notes": "left out", "same": "left out",
         "number": "left out",
     }  # fmt: skip
     assert found.columns.loc[["bought", "visits", "stars"], "read as"].tolist() == [
@@ -49,7 +52,8 @@ def test_what_it_infers(frame):
     assert found.columns.loc["stars", "why"] == "the whole numbers 1 to 5"
     assert [task.kind for task in found.data.tasks] == ["binary", "regression", "multiclass"]
     text = "\n".join(found.warnings)
-    assert "column 'day': a date, left out; set time to split by it" in text
+    assert "column 'day': a date or time, left out; set time to split by it" in text
+    assert "column 'notes': 200 different entries in 200 rows, like names of rows, left out" in text
     assert "column 'same': the same in every row" in text
     assert "column 'number': it numbers the rows" in text
 
@@ -127,18 +131,19 @@ def test_rare_classes_are_warned_about(frame):
     frame["bought"] = np.where(frame.index < 8, "yes", "no")
     frame["stars"] = np.where(frame.index < 199, 1, 2)
     text = "\n".join(prepared(frame).warnings)
-    assert "class 'yes' of 'bought' is rare (4.0%): always answering the commonest class is right in 96.0%" in text
+    assert "class 'yes' of 'bought' is rare (8 rows, 4.0%): the test split has about 2 of it" in text
     assert "class 2 of auxiliary 'stars' has 1 row only" in text
 
 
 def test_mixed_inputs(frame):
     nearly = frame["income"].round(2).astype(str)
     nearly[3] = "n/a!"
-    half = frame["income"].round(0).astype("object").where(frame.index % 2 > 0, "unknown")
+    half = frame["shop"].astype("object").where(frame.index % 2 > 0, "unknown")
     found = prepared(frame.assign(nearly=nearly, half=half))
     assert found.columns.loc["nearly", "read as"] == "number"
     assert "column 'nearly': 1 entries such as 'n/a!' are no numbers, taken as missing" in "\n".join(found.warnings)
-    assert found.columns.loc["half", "why"].endswith("categories, 100 of them numbers")
+    assert found.columns.loc["half", "why"].endswith("categories, 100 entries are numbers")
+    assert "column 'half': " in "\n".join(found.warnings)
 
 
 def test_100000_categories(frame):
@@ -158,15 +163,15 @@ def test_100000_categories(frame):
         ({}, {"auxiliaries": []}, "no auxiliary column is given, expected at least one"),
         ({}, {"groups": "shop", "time": "day"}, "expected one of them at most"),
         ({}, {"kinds": {"bought": "count"}}, "target 'bought': kind is 'count', expected one of"),
-        ({}, {"main": "day"}, "target 'day' holds dates, expected numbers or classes"),
+        ({}, {"main": "day"}, "target 'day' holds dates or times, expected numbers or classes"),
         ({"day": pd.Timestamp("2024-01-01")}, {"main": "day"}, "target 'day' holds dates"),
         ({"bought": "no"}, {}, "target 'bought' is 'no' in every row, expected two different values or more"),
         ({"visits": np.nan}, {}, "target 'visits' has no label in any row"),
         ({"bought": ["yes", *["no"] * 199]}, {}, "class 'yes' of 'bought' has 1 row, expected at least 5"),
         ({"bought": ["yes", "no"] * 20 + [None] * 160}, {}, "40 rows have a label for 'bought', expected at least 50"),
         ({"visits": [*range(199), "many"]}, {}, "target 'visits' mixes numbers and text: 1 of 200 .* such as 'many'"),
-        ({"income": [*range(199), np.inf]}, {}, r"column 'income' holds 1 infinite values \(the first in row 199\)"),
-        ({"visits": [-np.inf, *range(199)]}, {}, r"column 'visits' holds 1 infinite values \(the first in row 0\)"),
+        ({"income": [*range(199), np.inf]}, {}, r"column 'income' holds an infinite value \(row 199\)"),
+        ({"visits": [-np.inf, *range(199)]}, {}, r"column 'visits' holds an infinite value \(row 0\)"),
         ({"income": np.arange(200) * 1j}, {}, "column 'income' is complex128"),
         ({"shop": np.repeat([0, 1, 2], [100, 99, 1])}, {"groups": "shop"}, "too few groups or rows|expected"),
     ],
@@ -219,7 +224,7 @@ def test_files_are_read(frame, tmp_path, ending, monkeypatch):
         ("my.csv", b"a,b\n1,2\n1,2,3,4\n", "could not be read as a table: .*line 3"),
         ("my.csv.gz", b"no gzip", "could not be read as a table"),
         ("my.parquet", b"no parquet", "could not be read as a table"),
-        ("my.xlsx", b"", r"the ending is '.xlsx', expected .csv, .csv.gz, .tsv or .parquet"),
+        ("my.xlsx", b"", "the ending is '.xlsx', expected one of .csv, .csv.gz, .tsv, .tsv.gz or .parquet"),
     ],
 )
 def test_files_that_are_no_tables(tmp_path, name, content, message):
@@ -247,3 +252,204 @@ def test_the_example_is_a_real_table():
     assert len(frame) == 569
     assert found.data.main.kind == "binary"
     assert found.warnings == ()
+
+
+def test_rows_longer_than_the_header_are_not_shifted(tmp_path):
+    path = tmp_path / "my.csv"
+    for text in ("a,b,c\n1,2,3,\n4,5,6,\n", "a;b,c;d\n1;2;3;4\n", "a,c\n1,5,2\n"):
+        path.write_text(text)
+        with pytest.raises(Refused, match=r"my\.csv: rows have . entries, the header has .; is there a separator"):
+            read(path)
+
+
+def test_what_counts_as_missing_in_a_csv(tmp_path):
+    (tmp_path / "my.csv").write_text("size,harm\nNA,None\n,Mild\n3,n/a\n")
+    found = read(tmp_path / "my.csv")
+    assert found["harm"].tolist()[:2] == ["None", "Mild"]
+    assert found.isna().sum().tolist() == [2, 1]
+
+
+def test_european_files(tmp_path):
+    (tmp_path / "my.csv").write_text('naam ;prijs;"a, b"\nGent;1,5;2\n')
+    assert read(tmp_path / "my.csv", decimal=",").to_dict("list") == {"naam": ["Gent"], "prijs": [1.5], "a, b": [2]}
+    with pytest.raises(Refused, match=r"decimal is ';', expected '\.' or ','"):
+        read(tmp_path / "my.csv", decimal=";")
+
+
+def test_blank_first_lines_do_not_hide_a_name_that_is_there_twice(tmp_path):
+    (tmp_path / "my.csv").write_text("\n\na,b,a \n1,2,3\n")
+    with pytest.raises(Refused, match="more than one column 'a', expected each name once"):
+        read(tmp_path / "my.csv")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("https://example.org/my.csv", "is an address, expected a file"),
+        (".", "is a folder, expected a file"),
+        ("", "path is '', expected the name of a file"),
+        (5, "path is 5, expected the name of a file"),
+        ("my.csv.zip", "the ending is '.zip'"),
+    ],
+)
+def test_paths_that_are_no_tables(path, message):
+    with pytest.raises(Refused, match=message):
+        read(path)
+
+
+def test_a_named_index_of_a_parquet_file_is_a_column(frame, tmp_path):
+    frame.set_index("age").to_parquet(tmp_path / "my.parquet")
+    assert "age" in read(tmp_path / "my.parquet")
+    frame.to_parquet(tmp_path / "plain.parquet")
+    pd.testing.assert_frame_equal(read(tmp_path / "plain.parquet"), frame, check_dtype=False)
+
+
+def comma(values):
+    return [f"{value:.2f}".replace(".", ",") for value in values]
+
+
+def test_numbers_that_do_not_read_as_numbers_are_no_categories(frame):
+    price = [f"€ {value:,.2f}" for value in frame["income"]]
+    found = prepared(frame.assign(price=price, share=comma(frame["age"] % 7)))
+    assert found.columns.loc[["price", "share"], "role"].tolist() == ["left out", "left out"]
+    assert "column 'share': looks like numbers, such as '" in "\n".join(found.warnings)
+    with pytest.raises(Refused, match=r"target 'share' looks like numbers, .* set decimal to ','"):
+        prepared(frame.assign(share=comma(frame["age"])), auxiliaries=["share"])
+
+
+@pytest.mark.parametrize(
+    ("values", "role", "why"),
+    [
+        (lambda i: f"user-{i}", "left out", "like names of rows"),
+        (lambda i: f"{i % 28 + 1:02}.{i % 12 + 1:02}.2024", "left out", "a date or time"),
+        (lambda i: f"2024-03-{i % 28 + 1:02}T00:00:00+0{i % 2 + 1}:00", "left out", "a date or time"),
+        (lambda i: pd.Timestamp(2024, 1, 1).date() + pd.Timedelta(days=i), "left out", "a date or time"),
+        (lambda i: pd.Timedelta(days=i * i % 99), "left out", "a date or time"),
+        (lambda i: 1000 - i, "left out", "numbers the rows"),
+        (lambda i: i + i // 50, "left out", "numbers the rows"),
+        (lambda i: np.nan, "left out", "no value in any row"),
+        (lambda i: i * i, "input", ""),
+        (lambda i: str(i * i / 10), "input", ""),
+        (lambda i: bool(i % 3), "input", ""),
+        (lambda i: 1e30 if i == 5 else i * i, "input", "one value, 1e+30, is a million times farther out"),
+        (lambda i: pd.Interval(i % 4, i % 4 + 1), "input", "4 categories"),
+    ],
+)
+def test_what_an_input_is(frame, values, role, why):
+    found = prepared(frame.assign(extra=[values(i) for i in range(200)]))
+    assert found.columns.loc["extra", "role"] == role
+    assert why in found.columns.loc["extra", "why"]
+    told = [text for text in found.warnings if "'extra'" in text]
+    assert bool(told) == (bool(why) and "categories" not in why)
+
+
+def test_targets_as_other_programs_write_them(frame):
+    text = frame.assign(visits=frame["visits"].map(str), bought=frame["bought"] + " ")
+    text["bought"] = text["bought"].where(text.index % 7 > 0, text["bought"].str.strip())
+    text["stars"] = pd.Categorical(text["stars"], categories=range(9))
+    found = prepared(text)
+    assert [task.kind for task in found.data.tasks] == ["binary", "regression", "multiclass"]
+    assert found.data.classes["bought"] == ("no", "yes")
+    nullable = prepared(frame.convert_dtypes())
+    assert [task.kind for task in nullable.data.tasks] == ["binary", "regression", "multiclass"]
+    upper = frame.assign(bought=frame["bought"].where(frame.index % 2 > 0, frame["bought"].str.upper()))
+    assert "target 'bought' has classes that differ only in upper and lower case" in prepared(upper).warnings
+
+
+def test_a_balanced_target_with_many_classes_is_not_rare():
+    rng = np.random.default_rng(0)
+    wide = pd.DataFrame({"kind": [f"k{i % 25}" for i in range(1000)], "a": rng.normal(size=1000)})
+    assert prepare(wide.assign(x=rng.normal(size=1000)), "kind", "a").warnings == ()
+    skewed = wide.assign(x=rng.normal(size=1000), kind=np.repeat(["a", "b", "c"], [800, 100, 100]))
+    assert "always answering 'a' is right in 80.0% of the rows" in "\n".join(prepare(skewed, "kind", "a").warnings)
+
+
+def test_the_same_thing_under_another_name_is_warned_about(frame):
+    text = "\n".join(prepared(frame.assign(visits=frame["bought"].map({"yes": "y", "no": "n"}))).warnings)
+    assert "auxiliary 'visits' alone predicts 'bought' almost perfectly (1.000 of 1): is it the same thing" in text
+
+
+def test_groups_and_times_that_hardly_split(frame):
+    few = prepared(frame.assign(shop=np.repeat([0, 1, 2, 3], 50)), groups="shop")
+    assert "'shop' has 4 groups only" in "\n".join(few.warnings)
+    uneven = prepared(frame.assign(shop=np.r_[np.zeros(110), np.repeat(range(1, 10), 10)]), groups="shop")
+    assert "splitting by 'shop' uses" in "\n".join(uneven.warnings)
+    with pytest.raises(Refused, match="group column 'shop' has 2 groups, expected at least 3"):
+        prepared(frame.assign(shop=frame.index % 2), groups="shop")
+    assert "all seeds have the same split by 'day'" in "\n".join(prepared(frame, time="day").warnings)
+    for values, message in (("2024-01-01", "is the same in every row"), (["3/31"] * 100 + ["4/1"] * 100, "'3/31'")):
+        with pytest.raises(Refused, match=f"time column 'day' .*{message}"):
+            prepared(frame.assign(day=values), time="day")
+
+
+def test_classes_that_training_never_shows():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"t": range(300), "kind": [f"k{i // 50}" for i in range(300)], "a": rng.normal(size=300)})
+    frame["x"] = rng.normal(size=300)
+    with pytest.raises(Refused, match="no test row has a class of 'kind' that a training row has"):
+        prepare(frame, "kind", "a", time="t")
+    mixed = frame.assign(kind=frame["kind"].where(frame.index % 2 > 0, "k0"))
+    text = "\n".join(prepare(mixed, "kind", "a", time="t").warnings)
+    assert "up to 50.0% of the test rows are of a class of 'kind' that is in no training row of the split" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({}, {"main": "boght"}, r"no column 'boght' \(did you mean 'bought'\?\)"),
+        ({}, {"leave_out": "citty"}, r"no column 'citty' \(did you mean 'city'\?\)"),
+        ({}, {"kinds": "bought"}, "kinds is 'bought', expected a dictionary or text such as"),
+        ({}, {"kinds": {"bought": "regression"}}, "target 'bought' holds text such as .* expected numbers"),
+        ({}, {"kinds": {"visits": "binary"}}, "target 'visits' has .* different values, expected two"),
+        ({"visits": np.arange(200) * 1.5}, {"kinds": "visits=multiclass"}, "has 200 classes, expected at most 50"),
+        ({"income": [1e300] * 2 + [1.0] * 198}, {}, r"column 'income' holds 1e\+300 \(row 0\)"),
+        ({"income": ["inf", "1.5"] * 100}, {}, "column 'income' holds an infinite value"),
+        ({"income": [[1, 2]] * 200}, {}, r"column 'income' holds lists or the like \(list\)"),
+        ({"visits": pd.Timedelta(days=1)}, {}, "target 'visits' holds dates or times"),
+    ],
+)
+def test_more_refusals(frame, change, options, message):
+    with pytest.raises(Refused, match=message):
+        prepared(frame.assign(**change), **options)
+
+
+def test_parameters_as_a_command_line_gives_them(frame):
+    assert [t.name for t in prepared(frame, auxiliaries="[visits, stars]").data.tasks] == ["bought", "visits", "stars"]
+    assert prepared(frame.rename(columns={"visits": "7"}), auxiliaries=7).data.tasks[1].name == "7"
+    assert prepared(frame, leave_out=None, kinds="stars=regression").data.tasks[2].kind == "regression"
+
+
+GIVEN = {"learning_rates": [0.01, 0.1], "seeds": None, "audit_levels": [0.2], "jobs": 2, "out": None}
+
+
+def test_settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("MTLKIT_START", str(tmp_path))
+    found = settings(**GIVEN | {"learning_rates": "0.01, 0.1", "audit_levels": "[]", "out": "mine", "seeds": 3})
+    assert (found.learning_rates, found.audit_levels) == ((0.01, 0.1), ())
+    assert found.out == tmp_path / "mine"
+    assert settings(**GIVEN | {"learning_rates": 0.01}).learning_rates == (0.01,)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("learning_rates", [], "expected one or more different numbers above 0"),
+        ("learning_rates", [0.1, 0.1], "expected one or more different numbers above 0"),
+        ("learning_rates", [-1], "expected one or more different numbers above 0"),
+        ("learning_rates", ["a"], "learning_rates is .* expected numbers"),
+        ("learning_rates", None, "learning_rates is None, expected numbers"),
+        ("learning_rates", [np.nan], "expected numbers"),
+        ("audit_levels", [1.5], "expected different shares above 0 and below 1"),
+        ("audit_levels", 0, "expected different shares above 0 and below 1"),
+        ("seeds", 1, "seeds is 1, expected None or a whole number from 2"),
+        ("seeds", 0, "seeds is 0, expected None"),
+        ("seeds", "3", "seeds is '3', expected None"),
+        ("jobs", 0, "jobs is 0, expected a whole number from 1"),
+        ("out", "README.md", "out is 'README.md', which is a file, expected a folder"),
+    ],
+)
+def test_settings_that_are_refused(name, value, message, monkeypatch):
+    monkeypatch.setenv("MTLKIT_START", str(ROOT))
+    with pytest.raises(Refused, match=message):
+        settings(**GIVEN | {name: value})
