@@ -42,7 +42,7 @@ def audit(runs: Runs) -> Audit:
     A sample-level method such as :class:`mtlkit.SLGrad` gives little weight to a sample whose gradient
     does not point where the main task's meta gradient points: a wrong label, or one that is
     learned already and has no gradient left. Its loss after that training tells the two apart
-    (:func:`sample_losses`), and is the better guide where the meta rows are no cleaner than the others.
+    (:func:`sample_losses`). Where the meta rows are no cleaner than the others the weight says little.
     Under a task-level method every sample of a task earns about the same.
 
     >>> import mtlkit as mtl

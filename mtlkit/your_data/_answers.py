@@ -17,7 +17,7 @@ from mtlkit.results import Runs, interval
 from mtlkit.samples import audit, sample_losses
 from mtlkit.studies import Candidate, Study
 from mtlkit.weighting import GradientCosine, HydaLearn, SLGrad, Uniform, Weighting
-from mtlkit.your_data._table import Prepared, labelled
+from mtlkit.your_data._table import HELD_OUT, Prepared, labelled
 
 SINGLE = "single task"
 MANY_ROWS = 5000
@@ -101,12 +101,12 @@ def contrast(outcome: Study, pairs: Mapping[str, tuple[str, str]], data: Dataset
         :func:`mtlkit.compare`, which takes the seeds as independent. But they draw their splits from the same rows:
         interval and ``p`` allow for that and multiply the variance of the mean by 1 + n · test labels / training
         labels (Nadeau and Bengio, *Inference for the Generalization Error*, 2003; n seeds, labels of the main
-        task), but for a split by time, which is the same for all seeds. ``verdict`` (better, worse or no
-        difference) asks for ``p, Holm`` below 0.05. Where all seeds have the same difference there is no
-        interval and no p-value (NaN), hence no difference.
+        task, the ratio at least the 1/3 by which groups are split), but for a split by time, which is the same
+        for all seeds. ``verdict`` (better, worse or no difference) asks for ``p, Holm`` below 0.05. Where all
+        seeds have the same difference there is no interval and no p-value (NaN), hence no difference.
     """
     known = {where: int(labelled(split.y[data.main.name]).sum()) for where, split in data.splits.items()}
-    overlap = 0.0 if data.redraw is None else known["test"] / known["train"]
+    overlap = 0.0 if data.redraw is None else max(known["test"] / known["train"], HELD_OUT / (1 - 2 * HELD_OUT))
     values = studies.per_seed(outcome, metric)
     rows = []
     for reference, method in pairs.values():
@@ -208,17 +208,19 @@ def answer_samples(table: pd.DataFrame, check: pd.DataFrame | None = None) -> st
         return text
     share = check["label_noise"].iloc[0]
     auc = {ranking: interval(rows) for ranking, rows in check.groupby("ranking")["roc_auc"]}
-    found, weight = auc[SLGRAD_LOSS], auc[WEIGHT]
+    found, weight = auc.pop(SLGRAD_LOSS), auc.pop(WEIGHT)
+    rival = max(auc, key=lambda ranking: auc[ranking]["mean"])
     return (
         f"{text} With {share:.0%} of the labels made wrong on purpose, this order finds those with ROC AUC "
         f"{found['mean']:.2f} [{found['low']:.2f}, {found['high']:.2f}], where 1 is all of them first and 0.5 is "
-        f"guessing; the weights alone have {weight['mean']:.2f}."
+        f"guessing; the weights alone have {weight['mean']:.2f}, the best other ranking "
+        f"{auc[rival]['mean']:.2f} ({rival})."
     )
 
 
 def _numbers(row: pd.Series) -> str:
     if np.isnan(row["low"]):
-        return f"{row['difference']:+.3g} in every seed"
+        return f"{row['difference']:+.3g}, no interval"
     return f"{row['difference']:+.3g} [{row['low']:+.3g}, {row['high']:+.3g}], adjusted p = {row['p, Holm']:.2g}"
 
 
@@ -266,31 +268,36 @@ def answer_which(table: pd.DataFrame) -> str:
 
 
 def answer_use(outcome: Study, helps: pd.DataFrame, which: pd.DataFrame, data: Dataset, metric: str) -> str:
-    """What to use, in one sentence: the simplest method that nothing else beats.
+    """What to use, in one sentence.
 
-    Single-task training unless a method is better than it; then equal weights if they are better and the best method
-    is no better than they are; else the best method.
+    Single-task training unless a method is better than it; then equal weights if they are, and no other method is
+    better than they are (Holm over those that are better than single-task training); else the best method.
     """
     better = helps[helps["verdict"] == "better"]
-    main = data.main.name
+    main, why = data.main.name, f"{named(metric, data.main.name)} against single-task training: "
     if better.empty:
         best = helps.loc[_best(helps, metric)]
         return (
             f"Use single-task training of {main} and leave the auxiliaries out: no method that uses them is better "
             f"({named(metric, main)}; the best of them, {best.name}, is at {_numbers(best)})."
         )
-    best = _best(better, metric)
-    why = f"{named(metric, main)} against single-task training: "
-    if best != "Uniform" and "Uniform" in better.index:
-        against = contrast(outcome, {best: ("Uniform", best)}, data, metric).loc[best]
-        if against["verdict"] != "better":
-            return (
-                f"Use equal weights for all tasks ({why}{_numbers(helps.loc['Uniform'])}): {best} is not better than "
-                f"they are ({_numbers(against)})." + _drop(which)
-            )
-    return f"Use {best} ({why}{_numbers(helps.loc[best])})." + (_drop(which) if best == "Uniform" else "")
+    if "Uniform" not in better.index:
+        best = _best(better, metric)
+        return f"Use {best} ({why}{_numbers(helps.loc[best])})."
+    equal = f"Use equal weights for all tasks ({why}{_numbers(helps.loc['Uniform'])})"
+    rivals = better.index.drop("Uniform")
+    if rivals.empty:
+        return f"{equal}.{_drop(which)}"
+    against = contrast(outcome, {name: ("Uniform", name) for name in rivals}, data, metric)
+    ahead = against[against["verdict"] == "better"]
+    best = _best(against if ahead.empty else ahead, metric)
+    if ahead.empty:
+        return f"{equal}: {best} is not better than they are ({_numbers(against.loc[best])}).{_drop(which)}"
+    return f"Use {best} ({why}{_numbers(helps.loc[best])}; against equal weights: {_numbers(against.loc[best])})."
 
 
 def _drop(which: pd.DataFrame) -> str:
     hurting = which.index[which["verdict"] == "hurts"]
-    return f" Leave out {', '.join(hurting)}, which hurts." if 0 < len(hurting) < len(which) else ""
+    if not 0 < len(hurting) < len(which):
+        return ""
+    return f" Leave out {', '.join(hurting)}: {'it hurts' if len(hurting) == 1 else 'each hurts by itself'}."

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import joblib
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.model_selection import KFold, cross_val_predict
 from torch import Tensor
 
 from mtlkit.datasets import Dataset, Split
@@ -18,7 +21,8 @@ from mtlkit.samples import audit, detection, sample_losses
 from mtlkit.studies import Candidate, fits
 from mtlkit.tasks import Task
 from mtlkit.weighting import SLGrad, Uniform
-from mtlkit.your_data._answers import SLGRAD_LOSS, WEIGHT, model
+from mtlkit.your_data._answers import SINGLE, SLGRAD_LOSS, WEIGHT, model
+from mtlkit.your_data._levels import linear_model
 from mtlkit.your_data._table import labelled
 
 OPTIONS = {
@@ -26,13 +30,16 @@ OPTIONS = {
     "steps_per_epoch": 15,
     "batch_size": 64,
     "meta_batch_size": 200,
-    "lr": 1e-2,
     "optimizer": torch.optim.Adam,
     "dtype": torch.float64,
 }
 """The budget of the digits study."""
 
-LOSS, CLEAN_LOSS = "loss, single task", "loss, meta rows only"
+LR = 1e-2
+LOSS, EQUAL_LOSS, CLEAN_LOSS = "loss, single task", "loss, equal weights", "loss, meta rows only"
+
+Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Classes (n,) and their held-out probabilities (n, K) to a score per row, the lowest being the most suspect."""
 
 
 def mislabelled(data: Dataset, share: float) -> Dataset:
@@ -42,7 +49,8 @@ def mislabelled(data: Dataset, share: float) -> Dataset:
     has its own wrong labels. The test split stays as it is.
 
     Args:
-        share: of the known labels of each of the two splits, exactly (rounded).
+        share: of the known labels of each of the two splits, exactly (rounded). A number may be replaced by an equal
+            one, which does not count as wrong.
     """
 
     def spoil(draw: Dataset, seed: int) -> Dataset:
@@ -61,7 +69,7 @@ def _spoilt(data: Dataset, split: Split, share: float, generator: torch.Generato
     wrong = labels.clone()
     wrong[chosen] = _wrong(main, labels[chosen], labels[known], generator)
     noisy = split.noisy.clone()
-    noisy[chosen, 0] = True
+    noisy[chosen, 0] = wrong[chosen] != labels[chosen]
     return replace(split, y={**split.y, main.name: wrong}, noisy=noisy)
 
 
@@ -78,22 +86,24 @@ def audit_check(
     draws: Mapping[float, Dataset],
     *,
     seeds: int,
-    others: Mapping[str, Callable[[Split], np.ndarray]] | None = None,
+    lrs: Mapping[str, float] | None = None,
+    others: Mapping[str, Score] | None = None,
     jobs: int = 2,
     **options,
 ) -> pd.DataFrame:
     """Main labels of the training split are wrong on purpose: which ranking of the samples finds them?
 
     Ranked are the training labels of the main task by: their mean weight under SLGrad with all auxiliaries
-    (:func:`mtlkit.audit`), and their loss after that training; their loss after single-task training on the noisy
-    rows, the usual way; their loss after single-task training on the meta rows alone, which SLGrad gets to see as
-    well; and ``others``.
+    (:func:`mtlkit.audit`), and their loss after that training; their loss after training on the same rows with equal
+    weights, and after single-task training, the usual way; their loss after single-task training on the meta rows
+    alone, which SLGrad gets to see as well; and ``others``.
 
     Args:
         draws: share of wrong labels to the data set that has it.
         seeds: number of draws of split, wrong labels and initial weights.
-        others: name of a further ranking to a function of the noisy training split, whose main labels (N,) are the
-            only entry of ``y``; it returns a score per row, the lowest being the most suspect.
+        lrs: learning rates of ``SLGrad``, ``Uniform`` and ``single task``; 0.01 each if None.
+        others: name of a further ranking to its score, from five-fold cross-validated logistic regression; left out
+            for a regression.
         jobs: processes side by side.
         options: of :func:`mtlkit.fit`, in place of those in :data:`OPTIONS`.
 
@@ -101,20 +111,22 @@ def audit_check(
         a row per share, ranking and seed: label_noise, ranking, seed, and precision and roc_auc as in
         :func:`mtlkit.samples.detection`.
     """
-    candidates, found = {}, []
+    options = OPTIONS | options
+    candidates, todo, found = {}, [], []
     for level, data in draws.items():
         alone = data.only([data.main.name])
         clean = alone.train_on_meta(1)
-        for ranking, used, weighting in (
-            (SLGRAD_LOSS, data, SLGrad()),
-            (LOSS, alone, Uniform()),
-            (CLEAN_LOSS, clean, Uniform()),
+        for ranking, used, contender, weighting in (
+            (SLGRAD_LOSS, data, "SLGrad", SLGrad()),
+            (EQUAL_LOSS, data, "Uniform", Uniform()),
+            (LOSS, alone, SINGLE, Uniform()),
+            (CLEAN_LOSS, clean, SINGLE, Uniform()),
         ):
-            candidates[f"{ranking}, {level:g} wrong"] = Candidate(model(used), used, weighting)
+            name = f"{ranking}, {level:g} wrong"
+            fitting = {"batch_size": min(options["batch_size"], len(used.train))}
+            candidates[name] = Candidate(model(used), used, weighting, fitting)
+            todo.append((name, LR if lrs is None else lrs[contender]))
             found.append((level, ranking))
-    options = OPTIONS | options
-    lr = options.pop("lr")
-    todo = [(name, lr) for name in candidates]
     done = fits(candidates, todo, "looking for wrong labels", seeds=seeds, jobs=jobs, **options)
     tables = []
     for (level, ranking), runs in zip(found, done, strict=True):
@@ -125,18 +137,25 @@ def audit_check(
         losses = losses[losses["task"] == data.main.name]
         tables.append(detection(losses, "loss", suspect_high=True).assign(label_noise=level, ranking=ranking))
     for level, data in draws.items():
-        alone = data.only([data.main.name])
-        for name, score in (others or {}).items():
-            parts = [_scored(alone.resample(seed), seed, score) for seed in range(seeds)]
-            tables.append(detection(pd.concat(parts), "score").assign(label_noise=level, ranking=name))
+        if others and data.main.kind != "regression":
+            calls = (joblib.delayed(_scored)(data.resample(seed), seed, others) for seed in range(seeds))
+            scores = pd.concat(joblib.Parallel(n_jobs=jobs)(calls))
+            tables += [detection(scores, name).assign(label_noise=level, ranking=name) for name in others]
     return pd.concat(tables)[["label_noise", "ranking", "seed", "precision", "roc_auc"]].reset_index(drop=True)
 
 
-def _scored(data: Dataset, seed: int, score: Callable[[Split], np.ndarray]) -> pd.DataFrame:
-    train = data.train
-    return pd.DataFrame(
-        {"seed": seed, "task": data.main.name, "noisy": train.noisy[:, 0].numpy(), "score": score(train)}
-    )
+def _scored(data: Dataset, seed: int, scores: Mapping[str, Score]) -> pd.DataFrame:
+    train, main = data.train, data.main.name
+    known = labelled(train.y[main]).numpy()
+    _, classes = np.unique(train.y[main].numpy()[known], return_inverse=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a class that a fold does not have
+        folds = KFold(5, shuffle=True, random_state=0)
+        held_out = cross_val_predict(
+            linear_model(data), train.x.numpy()[known], classes, cv=folds, method="predict_proba"
+        )
+    table = pd.DataFrame({"seed": seed, "task": main, "noisy": train.noisy[:, 0].numpy()[known]})
+    return table.assign(**{name: score(classes, held_out) for name, score in scores.items()})
 
 
 def readable_check(table: pd.DataFrame) -> pd.DataFrame:

@@ -16,7 +16,6 @@ MAX_CATEGORIES = 200
 FEW_VALUES = 10
 LARGEST = 1e100
 FAR_OUT = 1e6
-LEAK = 0.99
 ADVICE = "set decimal to ',' if that is the decimal point, and take out thousands separators and units"
 LEAK_ROWS = 5000
 
@@ -49,15 +48,20 @@ def cleaned(column: pd.Series) -> pd.Series:
     elif isinstance(column.dtype, pd.IntervalDtype | pd.PeriodDtype):
         return column.astype(str).where(column.notna(), None)
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        values = column.to_numpy(float, na_value=np.nan)
-        beyond = np.flatnonzero(np.abs(values) > LARGEST)
-        if len(beyond):
-            what = "an infinite value" if np.isinf(values[beyond[0]]) else f"{values[beyond[0]]:g}"
-            raise Refused(
-                f"column {name!r} holds {what} (row {beyond[0]}), expected numbers below {LARGEST:g} in size; "
-                "leave an unknown value empty"
-            )
+        check_size(column)
     return column
+
+
+def check_size(column: pd.Series) -> None:
+    """Refuse a numeric column with an infinite entry or one beyond 1e100."""
+    values = column.to_numpy(float, na_value=np.nan)
+    beyond = np.flatnonzero(np.abs(values) > LARGEST)
+    if len(beyond):
+        what = "an infinite value" if np.isinf(values[beyond[0]]) else f"{values[beyond[0]]:g}"
+        raise Refused(
+            f"column {column.name!r} holds {what} (row {beyond[0]}), expected numbers below {LARGEST:g} in size; "
+            "leave an unknown value empty"
+        )
 
 
 def kind_of(column: pd.Series, given: str | None) -> tuple[str, str]:
@@ -77,7 +81,7 @@ def kind_of(column: pd.Series, given: str | None) -> tuple[str, str]:
     if len(values) == 1:
         raise Refused(f"target {name!r} is {values[0]!r} in every row, expected two different values or more")
     numeric = pd.api.types.is_numeric_dtype(known)
-    if not numeric:
+    if not numeric and given not in ("binary", "multiclass"):
         _text_target(name, known)
     if given is None and len(values) == 2:
         return "binary", "two values"
@@ -101,12 +105,13 @@ def _text_target(name: str, known: pd.Series) -> None:
     strange = known[_numbers(known).isna()]
     if len(strange) and _like_numbers(strange):
         raise Refused(
-            f"target {name!r} looks like numbers, such as {strange.iloc[0]!r}, but does not read as such; {ADVICE}"
+            f"target {name!r} looks like numbers, such as {strange.iloc[0]!r}, but does not read as such; {ADVICE}; "
+            "if these are classes, set kinds to 'multiclass'"
         )
     if 0 < len(strange) < len(known):
         raise Refused(
-            f"target {name!r} mixes numbers and text: {len(strange)} of {len(known)} entries are no numbers, "
-            f"such as {strange.iloc[0]!r}; expected one or the other (leave a missing label empty)"
+            f"target {name!r} mixes numbers and text: {len(strange)} of {len(known)} entries are no numbers, such as "
+            f"{strange.iloc[0]!r}; leave a missing label empty, or if these are classes set kinds to 'multiclass'"
         )
 
 
@@ -124,8 +129,10 @@ def input_of(column: pd.Series) -> tuple[pd.Series | None, str, str, bool]:
         return None, "constant", "the same in every row, left out", True
     if _numbers_the_rows(column):
         return None, "row numbers", "it numbers the rows, left out", True
-    if _times(column) or _dates(known):
+    if _times(column):
         return None, "date", "a date or time, left out; set time to split by it", True
+    if _dates(known):
+        return None, "date", "a date, left out; to split by it set time (which reads dates such as 2024-03-31)", True
     if pd.api.types.is_numeric_dtype(column):
         why = _far_out(known)
         return column, "number", why, bool(why)
@@ -133,8 +140,9 @@ def input_of(column: pd.Series) -> tuple[pd.Series | None, str, str, bool]:
     strange = known[numbers[known.index].isna()]
     if len(strange) <= 0.1 * len(known):
         why = f"{len(strange)} entries such as {strange.iloc[0]!r} are no numbers, taken as missing"
+        check_size(numbers)
         return numbers, "number", why, True
-    if _like_numbers(strange):
+    if _like_numbers(strange) and known.nunique() > FEW_VALUES:
         why = f"looks like numbers, such as {strange.iloc[0]!r}, but does not read as such, left out; {ADVICE}"
         return None, "text", why, True
     text = column.map(str, na_action="ignore").astype(object)
@@ -159,6 +167,8 @@ def moment(column: pd.Series) -> pd.Series:
         raise Refused(f"time column {name!r} has missing values, expected a time for every row")
     if column.nunique() < 2:
         raise Refused(f"time column {name!r} is the same in every row, expected early and late rows")
+    if pd.api.types.is_timedelta64_dtype(column):
+        return column.dt.total_seconds()
     if pd.api.types.is_numeric_dtype(column) or _times(column):
         return column
     found = pd.to_datetime(column.astype(str), format="ISO8601", errors="coerce", utc=True)
@@ -170,7 +180,7 @@ def moment(column: pd.Series) -> pd.Series:
 
 
 def alone(column: pd.Series, labels: pd.Series, kind: str) -> float:
-    """How well a shallow tree on this column alone predicts held-out labels: balanced accuracy, or R²."""
+    """How well a decision tree on this column alone predicts held-out labels: balanced accuracy, or R²."""
     rows = labels.index
     if len(rows) > LEAK_ROWS:
         rows = rows[np.random.default_rng(0).choice(len(rows), LEAK_ROWS, replace=False)]
@@ -204,25 +214,29 @@ def _dates(known: pd.Series) -> bool:
     if pd.api.types.is_numeric_dtype(known) or known.empty:
         return False
     text = known.map(str)
-    shape = r"\d{4}-\d\d(-\d\d)?([T ].*)?|\d{4}[/.]\d\d?[/.]\d\d?( .*)?|\d\d?[-/.]\d\d?[-/.]\d{4}( .*)?"
-    return bool(text.head(20).str.fullmatch(shape).all() and text.str.fullmatch(shape).all())
+    month, day = "(0?[1-9]|1[0-2])", "(0?[1-9]|[12][0-9]|3[01])"
+    first = rf"\d{{4}}([-/.]){month}\1{day}([T ].*)?"
+    last = rf"({day}([-/.]){month}|{month}([-/.]){day})[-/.]\d{{4}}( .*)?"
+    return any(bool(text.head(20).str.fullmatch(s).all() and text.str.fullmatch(s).all()) for s in (first, last))
 
 
 def _like_numbers(strange: pd.Series) -> bool:
-    """Whether nearly all entries that are no numbers are made of digits, separators and a unit's sign."""
+    """Whether nearly all entries that are no numbers would be, without thousands separators, comma and unit."""
     text = strange.map(str)
-    return len(text) > 0 and text.str.fullmatch(r"[€$£]?\s?[-+]?\d[\d.,'\s]*\s?[%€$£]?").mean() > 0.9
+    whole = r"(\d+|\d{1,3}([.,' ]\d{3})+)"
+    return len(text) > 0 and text.str.fullmatch(rf"[€$£]?\s?[-+]?{whole}([.,]\d+)?\s?[%€$£]?").mean() > 0.9
 
 
 def _numbers_the_rows(column: pd.Series) -> bool:
-    """Whether whole numbers run up or down with the rows, few of them left out."""
+    """Whether whole numbers from 0 or 1 run up or down with the rows, few of them left out."""
     if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column) or column.isna().any():
         return False
     values = column.to_numpy(float)
     steps = np.diff(values)
     unnamed = str(column.name).startswith("Unnamed:") and column.is_unique
     whole = bool((values == np.round(values)).all())
-    return whole and (unnamed or (((steps > 0).all() or (steps < 0).all()) and np.ptp(values) <= 1.1 * len(values)))
+    in_order = (steps > 0).all() or (steps < 0).all()
+    return whole and (unnamed or (in_order and values.min() in (0, 1) and values.max() <= 1.1 * len(values)))
 
 
 def _far_out(known: pd.Series) -> str:
@@ -230,5 +244,5 @@ def _far_out(known: pd.Series) -> str:
     away = np.sort(np.abs(values - np.median(values)))
     if len(away) > 1 and away[-2] > 0 and away[-1] > FAR_OUT * away[-2]:
         largest = values[np.argmax(np.abs(values - np.median(values)))]
-        return f"one value, {largest:g}, is a million times farther out than the next: nothing is left of the others"
+        return f"one value, {largest:g}, is a million times farther out than any other and drowns them: check it"
     return ""

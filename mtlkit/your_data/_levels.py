@@ -25,8 +25,8 @@ LINEAR, CONSTANT = "linear model", "the same answer for every row"
 def levels(outcome: studies.Study, data: Dataset, jobs: int = 2) -> pd.DataFrame:
     """What the contenders reach on the main task's test split, and what is easily had without them.
 
-    The linear model is scikit-learn's ridge or logistic regression with its default penalty, on the same inputs
-    (categories one-hot) and rows; neither it nor the constant takes the meta split into account.
+    The linear model (:func:`linear_model`) has the same inputs and rows; neither it nor the constant takes the meta
+    split into account.
 
     Args:
         outcome: of :func:`in_units`.
@@ -53,21 +53,26 @@ def answer_levels(table: pd.DataFrame, data: Dataset) -> str:
     )
     places = {method: place for place, method in enumerate(table.index)}
     gap = abs(table.loc[SINGLE, "mean"] - table.loc[CONSTANT, "mean"])
-    if places[SINGLE] > places[CONSTANT] or gap < table.loc[SINGLE, "sd"]:
-        text += " So it has hardly learned anything (the spread over seeds is larger): the answers below mean little."
+    if gap <= table.loc[SINGLE, "sd"]:
+        text += " So it has hardly learned anything (the spread over seeds is as large): the answers below mean little."
+    elif places[SINGLE] > places[CONSTANT]:
+        text += " So it is worse than knowing nothing: the answers below mean little."
     if places[LINEAR] < min(places[method] for method in (SINGLE, *METHODS) if method in places):
         text += " No network is ahead of the linear model: consider that one first."
     return text
 
 
-def _yardsticks(data: Dataset, metric: str) -> tuple[float, float]:
-    regression = data.main.kind == "regression"
-    linear = Ridge() if regression else LogisticRegression(max_iter=1000)
-    constant = DummyRegressor() if regression else DummyClassifier(strategy="prior")
+def linear_model(data: Dataset) -> BaseEstimator:
+    """Ridge or logistic regression for the main task, with scikit-learn's default penalty, categories one-hot."""
     coded = make_column_transformer(
         (OneHotEncoder(handle_unknown="ignore"), list(data.categories)), remainder="passthrough"
     )
-    return _score(make_pipeline(coded, linear), data, metric), _score(constant, data, metric)
+    return make_pipeline(coded, Ridge() if data.main.kind == "regression" else LogisticRegression(max_iter=1000))
+
+
+def _yardsticks(data: Dataset, metric: str) -> tuple[float, float]:
+    constant = DummyRegressor() if data.main.kind == "regression" else DummyClassifier(strategy="prior")
+    return _score(linear_model(data), data, metric), _score(constant, data, metric)
 
 
 def _score(estimator: BaseEstimator, data: Dataset, metric: str) -> float:

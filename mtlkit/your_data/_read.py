@@ -129,6 +129,7 @@ def _read_csv(path: Path, encoding: str, decimal: str) -> pd.DataFrame:
         decimal=decimal,
         na_values=MISSING,
         keep_default_na=False,
+        skipinitialspace=True,
         low_memory=False,
     )
     return frame.rename(columns=str.strip)

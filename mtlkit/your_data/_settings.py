@@ -18,7 +18,7 @@ class Settings:
     Attributes:
         learning_rates: one or more, different.
         seeds: two or more; None for the number that fits the table.
-        audit_levels: none, or shares of wrong labels above 0 and below 1.
+        audit_levels: none, or shares of wrong labels from 0.05 to 0.95.
         jobs: number of processes.
         out: folder, or None.
     """
@@ -51,8 +51,8 @@ def settings(
     if not rates or min(rates) <= 0 or len(set(rates)) < len(rates):
         raise Refused(f"learning_rates is {learning_rates!r}, expected one or more different numbers above 0")
     levels = _numbers("audit_levels", audit_levels)
-    if any(not 0 < level < 1 for level in levels) or len(set(levels)) < len(levels):
-        raise Refused(f"audit_levels is {audit_levels!r}, expected different shares above 0 and below 1, or none")
+    if any(not 0.05 <= level <= 0.95 for level in levels) or len(set(levels)) < len(levels):
+        raise Refused(f"audit_levels is {audit_levels!r}, expected different shares from 0.05 to 0.95, or none")
     if seeds is not None and (not isinstance(seeds, numbers.Integral) or seeds < 2):
         raise Refused(f"seeds is {seeds!r}, expected None or a whole number from 2: an interval needs two")
     if not isinstance(jobs, numbers.Integral) or jobs < 1:

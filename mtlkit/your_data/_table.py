@@ -12,12 +12,13 @@ from torch import Tensor
 
 from mtlkit.datasets import Dataset, from_frame
 from mtlkit.datasets.tabular import check_columns
-from mtlkit.your_data._columns import LEAK, alone, cleaned, input_of, kind_of, moment
+from mtlkit.your_data._columns import alone, cleaned, input_of, kind_of, moment
 from mtlkit.your_data._read import Refused
 from mtlkit.your_data._settings import kinds_of, listed
 
 MIN_ROWS = 50
 MIN_CLASS = 5
+LEAK = 0.99
 CHOSEN = 3
 RARE = 0.05
 COMMON = 0.7
@@ -185,10 +186,10 @@ def _about_classes(column: pd.Series, kind: str, main: bool) -> list[str]:
     if not main:
         return [*found, f"class {rarest!r} of auxiliary {name!r} has {rows} only"] if count < MIN_CLASS else found
     if count < MIN_CLASS:
-        raise Refused(
-            f"class {rarest!r} of {name!r} has {rows}, expected at least {MIN_CLASS} of each class: leave these rows "
-            "out or merge the class with another"
-        )
+        advice = "leave these rows out or merge the class with another"
+        if kind == "multiclass" and pd.api.types.is_numeric_dtype(column):
+            advice += ", or set kinds to 'regression' if these are amounts"
+        raise Refused(f"class {rarest!r} of {name!r} has {rows}, expected at least {MIN_CLASS} of each class: {advice}")
     if share < min(RARE, 0.5 / len(counts)) or HELD_OUT * count < MIN_CLASS:
         found.append(
             f"class {rarest!r} of {name!r} is rare ({rows}, {share:.1%}): the test split has about "
@@ -203,22 +204,16 @@ def _about_classes(column: pd.Series, kind: str, main: bool) -> list[str]:
 
 
 def _about_leaks(inputs: Mapping[str, pd.Series], auxiliaries: pd.DataFrame, labels: pd.Series, kind: str) -> list[str]:
-    found = []
-    for column, values in inputs.items():
-        score = alone(values, labels, kind)
-        if score > LEAK:
-            found.append(
-                f"column {column!r} alone predicts {labels.name!r} almost perfectly ({score:.3f} of 1): does it leak "
-                "the answer? If it will not be known when you predict, leave it out"
-            )
-    for column, values in auxiliaries.items():
-        score = alone(values, labels, kind)
-        if score > LEAK:
-            found.append(
-                f"auxiliary {column!r} alone predicts {labels.name!r} almost perfectly ({score:.3f} of 1): is it the "
-                "same thing under another name? Then it adds nothing"
-            )
-    return found
+    asked = (
+        ("column", inputs, "does it leak the answer? If it will not be known when you predict, leave it out"),
+        ("auxiliary", auxiliaries, "is it the same thing under another name?"),
+    )
+    return [
+        f"{role} {column!r} alone predicts {labels.name!r} almost perfectly ({score:.3f} of 1): {question}"
+        for role, columns, question in asked
+        for column, values in columns.items()
+        if (score := alone(values, labels, kind)) > LEAK
+    ]
 
 
 def _about_splits(data: Dataset, rows: int, groups: str | None, time: str | None, n_groups: int) -> list[str]:
@@ -275,7 +270,8 @@ def _unseen(data: Dataset) -> float:
     main = data.main
     known = {where: split.y[main.name][labelled(split.y[main.name])] for where, split in data.splits.items()}
     for where, labels in known.items():
-        if len(labels) < 2 or (main.kind == "binary" and len(labels.unique()) < 2):
+        needs_two = main.kind == "binary" or (main.kind == "multiclass" and where == "train")
+        if len(labels) < 2 or (needs_two and len(labels.unique()) < 2):
             raise Refused(
                 f"the {where} split has {len(labels)} labels of {len(labels.unique())} different values for "
                 f"{main.name!r}, expected at least two: there are too few groups or rows to split this way"

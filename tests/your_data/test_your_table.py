@@ -52,7 +52,7 @@ def test_what_it_infers(frame):
     assert found.columns.loc["stars", "why"] == "the whole numbers 1 to 5"
     assert [task.kind for task in found.data.tasks] == ["binary", "regression", "multiclass"]
     text = "\n".join(found.warnings)
-    assert "column 'day': a date or time, left out; set time to split by it" in text
+    assert "column 'day': a date, left out; to split by it set time" in text
     assert "column 'notes': 200 different entries in 200 rows, like names of rows, left out" in text
     assert "column 'same': the same in every row" in text
     assert "column 'number': it numbers the rows" in text
@@ -263,7 +263,7 @@ def test_rows_longer_than_the_header_are_not_shifted(tmp_path):
 
 
 def test_what_counts_as_missing_in_a_csv(tmp_path):
-    (tmp_path / "my.csv").write_text("size,harm\nNA,None\n,Mild\n3,n/a\n")
+    (tmp_path / "my.csv").write_text("size, harm\nNA,None\n,Mild\n3, n/a\n")
     found = read(tmp_path / "my.csv")
     assert found["harm"].tolist()[:2] == ["None", "Mild"]
     assert found.isna().sum().tolist() == [2, 1]
@@ -310,7 +310,7 @@ def comma(values):
 
 def test_numbers_that_do_not_read_as_numbers_are_no_categories(frame):
     price = [f"€ {value:,.2f}" for value in frame["income"]]
-    found = prepared(frame.assign(price=price, share=comma(frame["age"] % 7)))
+    found = prepared(frame.assign(price=price, share=comma(frame["age"])))
     assert found.columns.loc[["price", "share"], "role"].tolist() == ["left out", "left out"]
     assert "column 'share': looks like numbers, such as '" in "\n".join(found.warnings)
     with pytest.raises(Refused, match=r"target 'share' looks like numbers, .* set decimal to ','"):
@@ -321,11 +321,16 @@ def test_numbers_that_do_not_read_as_numbers_are_no_categories(frame):
     ("values", "role", "why"),
     [
         (lambda i: f"user-{i}", "left out", "like names of rows"),
-        (lambda i: f"{i % 28 + 1:02}.{i % 12 + 1:02}.2024", "left out", "a date or time"),
-        (lambda i: f"2024-03-{i % 28 + 1:02}T00:00:00+0{i % 2 + 1}:00", "left out", "a date or time"),
-        (lambda i: pd.Timestamp(2024, 1, 1).date() + pd.Timedelta(days=i), "left out", "a date or time"),
+        (lambda i: f"{i % 28 + 1:02}.{i % 12 + 1:02}.2024", "left out", "a date, left out"),
+        (lambda i: f"2024-03-{i % 28 + 1:02}T00:00:00+0{i % 2 + 1}:00", "left out", "a date, left out"),
+        (lambda i: pd.Timestamp(2024, 1, 1).date() + pd.Timedelta(days=i), "left out", "a date, left out"),
         (lambda i: pd.Timedelta(days=i * i % 99), "left out", "a date or time"),
-        (lambda i: 1000 - i, "left out", "numbers the rows"),
+        (lambda i: 200 - i, "left out", "numbers the rows"),
+        (lambda i: 1850 + i, "input", ""),
+        (lambda i: f"{2010 + i % 9}-{11 + i % 9}", "input", "9 categories"),
+        (lambda i: f"{i % 3},{i % 5},{i % 2}", "input", "30 categories"),
+        (lambda i: f"{10 * (i % 4 + 1)},000", "input", "4 categories"),
+        (lambda i: f"1.{i % 20}.{i % 3}", "input", "60 categories"),
         (lambda i: i + i // 50, "left out", "numbers the rows"),
         (lambda i: np.nan, "left out", "no value in any row"),
         (lambda i: i * i, "input", ""),
@@ -354,6 +359,31 @@ def test_targets_as_other_programs_write_them(frame):
     assert [task.kind for task in nullable.data.tasks] == ["binary", "regression", "multiclass"]
     upper = frame.assign(bought=frame["bought"].where(frame.index % 2 > 0, frame["bought"].str.upper()))
     assert "target 'bought' has classes that differ only in upper and lower case" in prepared(upper).warnings
+
+
+def test_kinds_overrule_text_that_looks_like_numbers(frame):
+    likert = frame["stars"].map({1: "1 (no)", 2: "2", 3: "3", 4: "4", 5: "5 (yes)"})
+    with pytest.raises(Refused, match=r"mixes numbers and text: .* set kinds to 'multiclass'"):
+        prepared(frame.assign(stars=likert))
+    found = prepared(frame.assign(stars=likert), kinds={"stars": "multiclass"})
+    assert found.data.classes["stars"] == ("1 (no)", "2", "3", "4", "5 (yes)")
+    counts = frame.assign(bought=[5, *[0, 1, 2, 3, 4] * 39, 0, 0, 0, 0])
+    with pytest.raises(Refused, match=r"class 5 of 'bought' has 1 row, .* set kinds to 'regression'"):
+        prepared(counts)
+    assert prepared(counts, kinds="bought=regression").data.main.kind == "regression"
+
+
+def test_size_is_checked_in_text_that_is_nearly_numbers(frame):
+    nearly = frame["income"].astype(str)
+    nearly[:2] = ["n/a!", "1e300"]
+    with pytest.raises(Refused, match=r"column 'income' holds 1e\+300 \(row 1\)"):
+        prepared(frame.assign(income=nearly))
+
+
+def test_times_that_can_be_split_by(frame):
+    waited = pd.to_timedelta(np.arange(200)[::-1], unit="h")
+    rows = prepared(frame.assign(day=waited), time="day").data.train.rows
+    assert rows.min() > 40
 
 
 def test_a_balanced_target_with_many_classes_is_not_rare():
@@ -386,6 +416,9 @@ def test_classes_that_training_never_shows():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"t": range(300), "kind": [f"k{i // 50}" for i in range(300)], "a": rng.normal(size=300)})
     frame["x"] = rng.normal(size=300)
+    early = frame.assign(kind=np.where(frame.index < 180, "k0", frame["kind"]))
+    with pytest.raises(Refused, match="the train split has 180 labels of 1 different values for 'kind'"):
+        prepare(early, "kind", "a", time="t")
     with pytest.raises(Refused, match="no test row has a class of 'kind' that a training row has"):
         prepare(frame, "kind", "a", time="t")
     mixed = frame.assign(kind=frame["kind"].where(frame.index % 2 > 0, "k0"))
@@ -440,8 +473,8 @@ def test_settings(tmp_path, monkeypatch):
         ("learning_rates", ["a"], "learning_rates is .* expected numbers"),
         ("learning_rates", None, "learning_rates is None, expected numbers"),
         ("learning_rates", [np.nan], "expected numbers"),
-        ("audit_levels", [1.5], "expected different shares above 0 and below 1"),
-        ("audit_levels", 0, "expected different shares above 0 and below 1"),
+        ("audit_levels", [1.5], "expected different shares from 0.05 to 0.95"),
+        ("audit_levels", 0, "expected different shares from 0.05 to 0.95"),
         ("seeds", 1, "seeds is 1, expected None or a whole number from 2"),
         ("seeds", 0, "seeds is 0, expected None"),
         ("seeds", "3", "seeds is '3', expected None"),
