@@ -99,11 +99,18 @@ def save(figure: Figure, folder: str | Path | None, name: str) -> None:
     with mpl.rc_context(STYLE):
         figure.savefig(vector, metadata={"Date": None, "Creator": None})
         figure.savefig(folder / f"{name}.png", metadata={"Software": None})
-    vector.write_text(_shortened(vector.read_text(encoding="utf-8")), encoding="utf-8")
+    vector.write_text(_settled(vector.read_text(encoding="utf-8")), encoding="utf-8")
 
 
-def _shortened(svg: str) -> str:
-    """Coordinates to a thousandth of a point: the sixth digit moves with the last bit of a sum."""
+def _settled(svg: str) -> str:
+    """An SVG that does not move with the last bit of a sum.
+
+    Coordinates are given to a thousandth of a point. Matplotlib names clips and markers by a hash of their
+    coordinates; they are numbered in their order instead.
+    """
+    hashed = r"[a-zA-Z]*[0-9a-f]{10}"
+    names = {name: f"{name[:-10]}{i}" for i, name in enumerate(dict.fromkeys(re.findall(rf'id="({hashed})"', svg)))}
+    svg = re.sub(rf"\b{hashed}\b", lambda name: names.get(name[0], name[0]), svg)
     return re.sub(r"(?<!scale\()\b\d+\.\d{4,}", lambda number: f"{float(number[0]):.3f}", svg)
 
 

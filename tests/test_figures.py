@@ -59,6 +59,11 @@ def test_saved_figures_are_the_same_bytes_every_time(runs, table, tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     drawn = (tmp_path / "a" / "hero.svg").read_text()
     assert set(re.findall(r"\d+\.\d{4,}", drawn)) == {"0.015625"}  # the scale of the glyphs stays
+    named = set(re.findall(r'id="([^"]*)"', drawn))
+    assert not [name for name in named if re.fullmatch(r"[a-zA-Z]*[0-9a-f]{10}", name)]
+    used = re.findall(r'(?:url\(|href=")#([^")]*)', drawn)
+    assert len(used) > 20
+    assert set(used) <= named
     figures.save(figures.curves({"": runs}), None, "nothing")
 
 
