@@ -266,6 +266,16 @@ def interval(values: pd.Series) -> pd.Series:
     return pd.Series({"mean": mean, "low": mean - half, "high": mean + half, "seeds": n, "missing": len(values) - n})
 
 
+def holm(p: Sequence[float]) -> list[float]:
+    """p-values corrected for their number after Holm; a missing one counts as 1."""
+    values = np.nan_to_num(np.asarray(p, dtype=float), nan=1.0)
+    order = np.argsort(values, kind="stable")
+    raised = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)) if len(values) else values
+    found = np.empty_like(values)
+    found[order] = np.minimum(raised, 1)
+    return found.tolist()
+
+
 def compare(
     runs: Sequence[Runs], metric: str = "loss", task: str | None = None, at: str = "selected", split: str = "test"
 ) -> pd.DataFrame:

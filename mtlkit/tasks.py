@@ -75,7 +75,7 @@ class Task:
             raise TypeError(f"{where}: target is {target.dtype}, expected integer classes 0 to {self.n_classes - 1}")
         if not values or target.dtype == torch.bool:
             return
-        known = target[_observed(target)]
+        known = target[labelled(target)]
         if known.is_floating_point() and not torch.isfinite(known).all():
             raise ValueError(f"{where}: target holds an infinite value; a missing label is NaN")
         if self.kind == "regression" or known.numel() == 0:
@@ -94,7 +94,7 @@ class Task:
         Regression: ``rmse``, ``mae``, ``r2``. Binary: ``roc_auc``, ``average_precision``, ``accuracy``.
         Multiclass: ``accuracy``. A metric that is undefined (one class only, no label) is NaN.
         """
-        observed = _observed(target)
+        observed = labelled(target)
         if self.kind == "multiclass":
             truth, guess = target[observed], output.argmax(1)[observed]
             usable = len(truth) > 0 and bool(torch.isfinite(output).all())
@@ -118,7 +118,8 @@ class Task:
         }
 
 
-def _observed(target: Tensor) -> Tensor:
+def labelled(target: Tensor) -> Tensor:
+    """Where a target has a label, a bool of its shape: not NaN (floating point), not -1 (integer)."""
     return ~torch.isnan(target) if target.is_floating_point() else target != -1
 
 
@@ -149,7 +150,7 @@ def presence(tasks: Sequence[Task], targets: Packed) -> Tensor:
     return _columns(
         tasks,
         {
-            names: _observed(target).flatten(2).any(2) if target.ndim > 2 else _observed(target)
+            names: labelled(target).flatten(2).any(2) if target.ndim > 2 else labelled(target)
             for names, target in targets.items()
         },
     )
@@ -172,7 +173,7 @@ def per_sample_losses(tasks: Sequence[Task], outputs: Mapping[str, Tensor], targ
         columns = [_output(by_name[name], outputs, target[:, 0].shape) for name in names]
         kind = by_name[names[0]].kind
         output = torch.stack(columns, 2 if kind == "multiclass" else 1)
-        observed = _observed(target)
+        observed = labelled(target)
         known = torch.where(observed, target, 0)
         if kind == "multiclass":
             element = F.cross_entropy(output, known.long(), reduction="none")

@@ -147,12 +147,6 @@ def test_the_test_is_the_paired_t_test_corrected_after_holm():
     assert sorted(found["p_holm"]) == pytest.approx([2 * small, max(2 * small, large)])
 
 
-def test_holm_against_its_definition():
-    assert claims.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert claims.holm([0.5, np.nan, 0.9]) == pytest.approx([1, 1, 1])
-    assert claims.holm([]) == []
-
-
 def test_most_needs_more_than_half():
     values = {"a": 1.0, "b": 1.0, "d": 1.0, "e": 0.5}
     options = {"wants": "no worse", "rule": claims.most}

@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 
 import mtlkit as mtl
-from mtlkit.results import Runs, interval
+from mtlkit.results import Runs, holm, interval
 
 
 def runs(method, losses, *, dataset="d", diverged=()):
@@ -121,3 +121,18 @@ def test_frame_and_samples_of_a_real_run_add_up():
     assert noisy["task"].unique().tolist() == ["is_8"]
     over_all = main.loc[main.noisy, "weight"].sum() / main["weight"].sum()
     assert noisy["value"].min() - 1e-9 <= over_all <= noisy["value"].max() + 1e-9
+
+
+def test_holm_against_its_definition():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, np.nan, 0.9]) == pytest.approx([1, 1, 1])
+    assert holm([]) == []
+
+
+def test_holm_on_random_p_values():
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 5):
+        p = rng.random(n) ** 3
+        order = np.argsort(p)
+        for k, i in enumerate(order):
+            assert holm(p)[i] == pytest.approx(max(min(1, (n - j) * p[order[j]]) for j in range(k + 1)))

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from mtlkit.results import holm
+
 VERDICTS = ("reproduced", "partly", "not reproduced", "opposite", "not tested here")
 MINIMUM = {"quick": 10, "paper": 5}
 """Seeds that a verdict needs at each scale."""
@@ -189,16 +191,6 @@ def _judge(row: dict[str, object]) -> dict[str, object]:
     spread = best - worst
     support = wanted / max(spread, 1e-12) if np.isfinite(spread) else -np.inf
     return {**row, "outcome": outcome, "holds": holds, "reverse": reverse, "support": support}
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """p-values corrected for their number after Holm; a missing one counts as 1."""
-    values = np.nan_to_num(np.asarray(p, dtype=float), nan=1.0)
-    order = np.argsort(values, kind="stable")
-    raised = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)) if len(values) else values
-    found = np.empty_like(values)
-    found[order] = np.minimum(raised, 1)
-    return found.tolist()
 
 
 def every(found: pd.DataFrame) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mtlkit.tasks import Task, _observed
+from mtlkit.tasks import Task, labelled
 
 if TYPE_CHECKING:
     from mtlkit.datasets.base import Dataset
@@ -52,17 +52,17 @@ class Card:
         rows = []
         for t, task in enumerate(data.tasks):
             for where, split in data.splits.items():
-                known = _observed(split.y[task.name])
-                labelled = int(known.flatten(1).any(1).sum()) if known.ndim > 1 else int(known.sum())
+                known = labelled(split.y[task.name])
+                count = int(known.flatten(1).any(1).sum()) if known.ndim > 1 else int(known.sum())
                 rows.append(
                     {
                         "task": task.name,
                         "split": where,
                         "kind": task.kind,
                         "rows": len(split),
-                        "labelled": labelled,
-                        "missing": 1 - labelled / len(split),
-                        "noisy": float(split.noisy[:, t].sum()) / max(labelled, 1),
+                        "labelled": count,
+                        "missing": 1 - count / len(split),
+                        "noisy": float(split.noisy[:, t].sum()) / max(count, 1),
                         "labels": _labels(task, split.y[task.name][known]),
                     }
                 )
@@ -100,7 +100,7 @@ def _classes(data: Dataset) -> pd.DataFrame:
         if task.kind == "regression":
             continue
         known = data.train.y[task.name]
-        known = known[_observed(known)].long()
+        known = known[labelled(known)].long()
         counts = torch.bincount(known, minlength=task.n_classes or 2).tolist()
         names = data.classes.get(task.name, tuple(map(str, range(len(counts)))))
         rows += [

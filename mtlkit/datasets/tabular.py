@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mtlkit.datasets.base import Dataset, Split, check_share, check_sizes
-from mtlkit.tasks import KINDS, Task
+from mtlkit.tasks import KINDS, Task, labelled
 
 
 def from_frame(
@@ -250,8 +250,7 @@ class Table:
         targets, scale = dict(self.targets), {}
         for task in self.tasks:
             target = targets[task.name]
-            known = target[train]
-            if not (~torch.isnan(known) if known.is_floating_point() else known != -1).any():
+            if not labelled(target[train]).any():
                 raise ValueError(f"{name}: target {task.name!r} has no label in the training split")
             if task.kind == "regression":
                 mean, sd = _fit(target[train, None])

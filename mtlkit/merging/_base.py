@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mtlkit.signals import Params, gradient
+from mtlkit.tasks import labelled
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def error_rate(output: Tensor, target: Tensor) -> Tensor:
     >>> error_rate(torch.tensor([[-2.0], [0.5], [0.1], [-1.0]]), torch.tensor([0.0, 1.0, 1.0, 1.0])).item()
     0.25
     """
-    observed = ~target.isnan() if target.is_floating_point() else target != -1
+    observed = labelled(target)
     many = output.ndim == target.ndim + 1 and output.shape[1] > 1
     top = output.shape[1] - 1 if many else 1
     known = target[observed]

@@ -13,11 +13,12 @@ from scipy import stats
 from mtlkit import studies
 from mtlkit.datasets import Dataset
 from mtlkit.models import MultiTaskModel, mlp
-from mtlkit.results import Runs, interval
+from mtlkit.results import Runs, holm, interval
 from mtlkit.samples import audit, sample_losses
 from mtlkit.studies import Candidate, Study
+from mtlkit.tasks import labelled
 from mtlkit.weighting import GradientCosine, HydaLearn, SLGrad, Uniform, Weighting
-from mtlkit.your_data._table import HELD_OUT, Prepared, labelled
+from mtlkit.your_data._table import HELD_OUT, Prepared
 
 SINGLE = "single task"
 MANY_ROWS = 5000
@@ -103,10 +104,10 @@ def contrast(outcome: Study, pairs: Mapping[str, tuple[str, str]], data: Dataset
         labels (Nadeau and Bengio, *Inference for the Generalization Error*, 2003; n seeds, labels of the main
         task, the ratio at least the 1/3 by which groups are split), but for a split by time, which is the same
         for all seeds. ``verdict`` (better, worse or no difference) asks for ``p, Holm`` below 0.05. Where all
-        seeds have the same difference there is no interval and no p-value (NaN), hence no difference.
+        seeds have the same difference there is no interval and no p-value (NaN; 1 for Holm), hence no difference.
     """
-    known = {where: int(labelled(split.y[data.main.name]).sum()) for where, split in data.splits.items()}
-    overlap = 0.0 if data.redraw is None else max(known["test"] / known["train"], HELD_OUT / (1 - 2 * HELD_OUT))
+    train, test = (int(labelled(split.y[data.main.name]).sum()) for split in (data.train, data.test))
+    overlap = 0.0 if data.redraw is None else max(test / train, HELD_OUT / (1 - 2 * HELD_OUT))
     values = studies.per_seed(outcome, metric)
     rows = []
     for reference, method in pairs.values():
@@ -121,7 +122,7 @@ def contrast(outcome: Study, pairs: Mapping[str, tuple[str, str]], data: Dataset
         rows.append((mean, mean - half, mean + half, p, alone, n))
     columns = ["difference", "low", "high", "p", "p, seeds alone", "seeds"]
     table = pd.DataFrame(rows, index=pd.Index(pairs, name="method"), columns=columns)
-    table.insert(4, "p, Holm", _holm(table["p"].to_numpy()))
+    table.insert(4, "p, Holm", holm(table["p"]))
     sign = -1 if lower_is_better(metric) else 1
     sure = table["p, Holm"] < 0.05
     table["verdict"] = np.where(~sure, "no difference", np.where(sign * table["difference"] > 0, "better", "worse"))
@@ -131,16 +132,6 @@ def contrast(outcome: Study, pairs: Mapping[str, tuple[str, str]], data: Dataset
 def lower_is_better(metric: str) -> bool:
     """Whether a small value of the metric is a good one."""
     return metric in ("loss", "rmse", "mae")
-
-
-def _holm(p: np.ndarray) -> np.ndarray:
-    """Holm's adjusted p-values; NaN stays and does not count."""
-    adjusted = np.full(len(p), np.nan)
-    known = np.flatnonzero(~np.isnan(p))
-    order = known[np.argsort(p[known])]
-    steps = np.maximum.accumulate((len(order) - np.arange(len(order))) * p[order])
-    adjusted[order] = np.minimum(steps, 1)
-    return adjusted
 
 
 def against_single(outcome: Study, data: Dataset, metric: str, methods: Sequence[str] = tuple(METHODS)) -> pd.DataFrame:

@@ -19,11 +19,10 @@ from mtlkit.datasets.noise import flip_labels, other_class
 from mtlkit.results import interval
 from mtlkit.samples import audit, detection, sample_losses
 from mtlkit.studies import Candidate, fits
-from mtlkit.tasks import Task
+from mtlkit.tasks import Task, labelled
 from mtlkit.weighting import SLGrad, Uniform
 from mtlkit.your_data._answers import SINGLE, SLGRAD_LOSS, WEIGHT, model
 from mtlkit.your_data._levels import linear_model
-from mtlkit.your_data._table import labelled
 
 OPTIONS = {
     "epochs": 18,
@@ -149,7 +148,7 @@ def _scored(data: Dataset, seed: int, scores: Mapping[str, Score]) -> pd.DataFra
     known = labelled(train.y[main]).numpy()
     _, classes = np.unique(train.y[main].numpy()[known], return_inverse=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a class that a fold does not have
+        warnings.filterwarnings("ignore", "Number of classes in training fold")  # a rare class, then impossible
         folds = KFold(5, shuffle=True, random_state=0)
         held_out = cross_val_predict(
             linear_model(data), train.x.numpy()[known], classes, cv=folds, method="predict_proba"

@@ -180,7 +180,10 @@ def moment(column: pd.Series) -> pd.Series:
 
 
 def alone(column: pd.Series, labels: pd.Series, kind: str) -> float:
-    """How well a decision tree on this column alone predicts held-out labels: balanced accuracy, or R²."""
+    """How well a decision tree on this column alone predicts held-out labels: balanced accuracy, or R².
+
+    The column is scaled, as trees hold their inputs in single precision.
+    """
     rows = labels.index
     if len(rows) > LEAK_ROWS:
         rows = rows[np.random.default_rng(0).choice(len(rows), LEAK_ROWS, replace=False)]
@@ -188,8 +191,7 @@ def alone(column: pd.Series, labels: pd.Series, kind: str) -> float:
     if not pd.api.types.is_numeric_dtype(values):
         values = pd.Series(pd.factorize(values)[0], rows).where(values.notna())
     x = values.to_numpy(float, na_value=np.nan)[:, None]
-    largest = np.nanmax(np.abs(x), initial=1)
-    x = x / largest
+    x = x / np.nanmax(np.abs(x), initial=1)
     folds = KFold(3, shuffle=True, random_state=0)
     if kind == "regression":
         y = labels.loc[rows].to_numpy(float)
@@ -217,7 +219,7 @@ def _dates(known: pd.Series) -> bool:
     month, day = "(0?[1-9]|1[0-2])", "(0?[1-9]|[12][0-9]|3[01])"
     first = rf"\d{{4}}([-/.]){month}\1{day}([T ].*)?"
     last = rf"({day}([-/.]){month}|{month}([-/.]){day})[-/.]\d{{4}}( .*)?"
-    return any(bool(text.head(20).str.fullmatch(s).all() and text.str.fullmatch(s).all()) for s in (first, last))
+    return any(text.str.fullmatch(shape).all() for shape in (first, last))
 
 
 def _like_numbers(strange: pd.Series) -> bool:
@@ -241,8 +243,9 @@ def _numbers_the_rows(column: pd.Series) -> bool:
 
 def _far_out(known: pd.Series) -> str:
     values = known.to_numpy(float)
-    away = np.sort(np.abs(values - np.median(values)))
-    if len(away) > 1 and away[-2] > 0 and away[-1] > FAR_OUT * away[-2]:
-        largest = values[np.argmax(np.abs(values - np.median(values)))]
+    away = np.abs(values - np.median(values))
+    others = np.delete(away, away.argmax()).max(initial=0)
+    if 0 < FAR_OUT * others < away.max():
+        largest = values[away.argmax()]
         return f"one value, {largest:g}, is a million times farther out than any other and drowns them: check it"
     return ""

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from mtlkit import studies
 from mtlkit.datasets import Dataset
+from mtlkit.tasks import labelled
 from mtlkit.your_data._answers import METHODS, METRICS, SINGLE, lower_is_better, named
-from mtlkit.your_data._table import labelled
 
 LINEAR, CONSTANT = "linear model", "the same answer for every row"
 
@@ -51,13 +51,13 @@ def answer_levels(table: pd.DataFrame, data: Dataset) -> str:
         f"Single-task training reaches {means[SINGLE]}, a linear model {means[LINEAR]}, "
         f"{CONSTANT} {means[CONSTANT]} ({named(METRICS[main.kind], main.name)})."
     )
-    places = {method: place for place, method in enumerate(table.index)}
+    order = list(table.index)
     gap = abs(table.loc[SINGLE, "mean"] - table.loc[CONSTANT, "mean"])
     if gap <= table.loc[SINGLE, "sd"]:
         text += " So it has hardly learned anything (the spread over seeds is as large): the answers below mean little."
-    elif places[SINGLE] > places[CONSTANT]:
+    elif order.index(SINGLE) > order.index(CONSTANT):
         text += " So it is worse than knowing nothing: the answers below mean little."
-    if places[LINEAR] < min(places[method] for method in (SINGLE, *METHODS) if method in places):
+    if set(order[: order.index(LINEAR)]) <= {CONSTANT}:
         text += " No network is ahead of the linear model: consider that one first."
     return text
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from mtlkit.datasets import Dataset, from_frame
 from mtlkit.datasets.tabular import check_columns
+from mtlkit.tasks import labelled
 from mtlkit.your_data._columns import alone, cleaned, input_of, kind_of, moment
 from mtlkit.your_data._read import Refused
 from mtlkit.your_data._settings import kinds_of, listed
@@ -149,9 +149,18 @@ def _prepare(
         raise Refused(
             f"group column {groups!r} has {frame[groups].nunique()} groups, expected at least 3, one for each split"
         )
-    stratify = not splitting
     data = from_frame(
-        usable, main, auxiliaries, kinds=kinds, groups=groups, time=time, stratify=stratify, name=name, source=name
+        usable,
+        main,
+        auxiliaries,
+        kinds=kinds,
+        groups=groups,
+        time=time,
+        stratify=not splitting,
+        meta=HELD_OUT,
+        test=HELD_OUT,
+        name=name,
+        source=name,
     )
     warnings += _about_splits(data, len(frame), groups, time, 0 if groups is None else frame[groups].nunique())
     unseen = max(_unseen(data.resample(seed)) for seed in range(seeds))
@@ -254,11 +263,6 @@ def _related(frame: pd.DataFrame, main: str, kind: str) -> list[str]:
     if not found:
         raise Refused(f"no column is left that could be an auxiliary of {main!r}, expected one beside an input")
     return found
-
-
-def labelled(target: Tensor) -> Tensor:
-    """(N,) bool, where the main task has a label."""
-    return ~torch.isnan(target) if target.is_floating_point() else target != -1
 
 
 def _unseen(data: Dataset) -> float:
