@@ -107,11 +107,11 @@ def parameters(path: Path) -> dict[str, object]:
     return found
 
 
-def run(source: Path, target: Path, values: dict[str, object]) -> None:
+def run(source: Path, target: Path, values: dict[str, object], show: bool = False) -> None:
     """Execute ``source`` with these parameters and write the canonical result to ``target``.
 
     The kernel runs in ``notebooks/`` (paths in a notebook are relative to it; without such a folder, where the
-    notebook is), with one thread. The environment variable ``MTLKIT_START`` tells it the folder that the user is in.
+    notebook is), with one thread. ``show`` passes on what it writes to stderr. The environment variable ``MTLKIT_START`` tells it the folder that the user is in.
 
     Raises:
         ValueError: a parameter that the notebook does not have, or one that it refuses, in which case
@@ -136,6 +136,7 @@ def run(source: Path, target: Path, values: dict[str, object]) -> None:
                 log_output=True,
                 autosave_cell_every=0,
                 request_save_on_cell_execute=False,
+                stderr_file=sys.stderr if show else None,
             )
     except papermill.PapermillExecutionError as error:
         if error.ename != "Refused":

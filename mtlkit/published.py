@@ -9,13 +9,12 @@ weights receive no gradient (``GradNorm(lr=0)``). Both are uniform weighting.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
 from mtlkit.weighting import SLGrad, Weighting, per_sample
-from mtlkit.weighting._base import normalise, safe_divide
-from mtlkit.weighting._slgrad import Current
+from mtlkit.weighting._base import check_hyper, normalise, safe_divide
 
 
 @dataclass(frozen=True)
@@ -67,31 +66,59 @@ class Accumulated(Weighting):
         return _of_tasks(weights), state
 
 
+class Positions(NamedTuple):
+    """State of :class:`RealLookahead`: (B, T) the last batch's normalised weights, by position in the batch."""
+
+    weights: Tensor
+
+
 @dataclass(frozen=True)
 class RealLookahead(SLGrad):
-    """SLGrad whose look-ahead step stays, and whose loss is divided by the batch size once more.
+    """SLGrad as published: the look-ahead step stays, has other samples' weights, and both steps are short.
 
-    w_bt = v_t/B + max(δ_bt, 0)/Σ max(δ, 0) / B
+    w_bt = (v_bt + max(δ_bt, 0)/Σ max(δ, 0)) / B,    δ taken at θ' = θ − η ∇ Σ v_bt ℓ_bt(θ)/B
 
-    The published code takes a step with the current weights v, measures δ after it, and goes on from
-    there with the weighted step, of 1/B the size. Here both steps are taken as one: their gradients
-    are added at θ, which is the same to first order in the step size. *Reading*: v_t is the sum of
-    the last batch's weights of task t, 1/T at first, as in :class:`mtlkit.SLGrad`.
+    v_bt: the weight that the sample at position b of the *previous* batch was given for task t (1/(B T) in
+    the first step), although another sample is there now. The published code takes a real step with v,
+    measures δ after it, and takes the weighted step from there. Weights sum to 1 over the batch, and the
+    loss of either step is divided by the batch size B once more. So the weights (B, T) sum to 2/B at most.
+
+    The published look-ahead step is the optimiser's own, so that η is its learning rate. *Reading*: both
+    steps are taken as one, their gradients added at θ. Without momentum that equals the two steps to first
+    order in their size; with it, the optimiser sees one gradient a batch where the published code's
+    sees two. *Reading*: a missing label, of which the published code has none, has weight zero in both
+    steps, and hands on zero.
+
+    Source: the published code of Grégoire, Chaudhary, Verboven, *Sample-Level Weighting for Multi-Task
+    Learning with Auxiliary Tasks*, arXiv 2306.04519.
 
     Args:
-        lookahead: size of the step after which δ is measured.
-        divided: divide the weighted loss by the batch size B; without it the second step has full size.
+        lookahead: η, the size of the step after which δ is measured.
+        batch_size: B, of every batch.
+
+    Raises:
+        ValueError: a batch of another size.
     """
 
     lookahead: float = 0.01
-    divided: bool = True
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_hyper("batch_size", self.batch_size, 1)
+
+    def init(self, n_tasks, like):
+        """State with uniform weights 1/(B T)."""
+        return Positions(like.new_full((self.batch_size, n_tasks), 1 / (self.batch_size * n_tasks)))
+
+    def lookahead_from(self, state):
+        """Step size and weights (B, T) of the look-ahead step."""
+        return self.lookahead, state.weights / self.batch_size
 
     def update(self, state, signal):
         """Weights (B, T) of both steps together."""
         weights = normalise(signal.alignment)
-        kept = per_sample(state.weights, signal.present)
-        size = weights.shape[-2] if self.divided else 1
-        return kept + weights / size, Current(weights.sum(-2))
+        return (per_sample(state.weights, signal.present) + weights) / self.batch_size, Positions(weights)
 
 
 def accumulated(gramian: Tensor) -> Tensor:

@@ -32,13 +32,16 @@ class Runs:
             weight (mean over all its visits, times batch size times number of tasks, so that
             uniform weights are 1; NaN where the label is missing or the row was never visited).
         main: name of the main task.
-        state: name to stacked parameters and buffers, (seeds, ...), after the last epoch.
+        states: ``"selected"`` and ``"last"`` to the stacked parameters and buffers, (seeds, ...), by name, at the
+            selected and after the last epoch of each seed; empty for runs that were read from a store.
+        select_from: first epoch that may be selected.
     """
 
     frame: pd.DataFrame
     samples: pd.DataFrame
     main: str
-    state: dict[str, Tensor] = field(repr=False)
+    states: dict[str, dict[str, Tensor]] = field(repr=False)
+    select_from: int = 1
 
     @property
     def method(self) -> str:
@@ -50,15 +53,22 @@ class Runs:
         """The runs' seeds, in order."""
         return self.frame["seed"].unique().tolist()
 
-    def state_dict(self, seed: int) -> dict[str, Tensor]:
+    def state_dict(self, seed: int, at: str = "selected") -> dict[str, Tensor]:
         """Weights of the model trained with this seed, for ``model.load_state_dict``.
 
+        Args:
+            at: ``"selected"``, the model that :meth:`summary` reports on, or ``"last"``.
+
         Raises:
-            ValueError: no run has this seed.
+            ValueError: no run has this seed, or ``at`` is another word.
+            LookupError: the runs were read from a store, which keeps no models.
         """
+        _check_moment(at)
+        if not self.states:
+            raise LookupError(f"{self.method}: these runs were read from a store, which keeps numbers but no models")
         if seed not in self.seeds:
             raise ValueError(f"no run with seed {seed}, expected one of {self.seeds}")
-        return {name: value[self.seeds.index(seed)] for name, value in self.state.items()}
+        return {name: value[self.seeds.index(seed)] for name, value in self.states[at].items()}
 
     def weights(self) -> pd.DataFrame:
         """The frame's rows of metric ``weight``: seed, epoch, split, task, metric, value."""
@@ -66,11 +76,17 @@ class Runs:
         return rows[["seed", "epoch", "split", "task", "metric", "value"]]
 
     def selected(self) -> pd.Series:
-        """Per seed, the epoch with the lowest main-task loss on the meta split (the first on a tie)."""
+        """Per seed, the epoch with the lowest main-task loss on the meta split (the first on a tie).
+
+        From :attr:`select_from` on; a seed that diverged before has no such epoch, and its last one stands in.
+        """
         frame = self.frame
         curve = frame[(frame.split == "meta") & (frame.task == self.main) & (frame.metric == "loss")]
-        wide = curve.pivot(index="seed", columns="epoch", values="value").fillna(np.inf)
-        return wide.idxmin(axis=1).rename("epoch")
+        wide = curve.pivot(index="seed", columns="epoch", values="value").fillna(np.inf).loc[self.seeds]
+        last = curve.groupby("seed")["epoch"].max()
+        late = wide.loc[:, wide.columns >= self.select_from]
+        best = late.idxmin(axis=1) if late.shape[1] else last
+        return best.clip(upper=last).rename("epoch")
 
     def final(self, at: str = "selected") -> pd.DataFrame:
         """The frame's rows at the epoch selected on the meta split, or at the last epoch.
@@ -80,8 +96,7 @@ class Runs:
         Raises:
             ValueError: ``at`` is neither ``"selected"`` nor ``"last"``.
         """
-        if at not in MOMENTS:
-            raise ValueError(f"at is {at!r}, expected one of {', '.join(MOMENTS)}")
+        _check_moment(at)
         frame = self.frame
         wanted = self.selected() if at == "selected" else frame.groupby("seed")["epoch"].max()
         rows = frame[frame["epoch"] == frame["seed"].map(wanted)]
@@ -95,6 +110,11 @@ class Runs:
         return rows.groupby(by, sort=False)["value"].apply(interval).unstack()
 
 
+def _check_moment(at: str) -> None:
+    if at not in MOMENTS:
+        raise ValueError(f"at is {at!r}, expected one of {', '.join(MOMENTS)}")
+
+
 def join(parts: Sequence[Runs]) -> Runs:
     """Runs of the same method with different seeds as one, in this order."""
     if len(parts) == 1:
@@ -103,45 +123,65 @@ def join(parts: Sequence[Runs]) -> Runs:
         pd.concat([part.frame for part in parts], ignore_index=True),
         pd.concat([part.samples for part in parts], ignore_index=True),
         parts[0].main,
-        {name: torch.cat([part.state[name] for part in parts]) for name in parts[0].state},
+        {
+            at: {name: torch.cat([part.states[at][name] for part in parts]) for name in state}
+            for at, state in parts[0].states.items()
+        },
+        parts[0].select_from,
     )
 
 
 class Recorder:
     """Collects what training measures, on its device, and reads it back once, at the end.
 
+    Nothing is recorded of a seed that is finished: one that has diverged, or has run out of patience.
+
     Args:
         draws: each seed's data.
         splits: the same stacked over seeds, packed and on the device: every tensor is (S, N, ...).
+        patience: epochs without a lower main-task loss on the meta split after which a seed is finished.
+        select_from: first epoch that may be selected.
     """
 
     def __init__(
-        self, method: str, seeds: Sequence[int], draws: Sequence[Dataset], splits: Mapping[str, Split]
+        self,
+        method: str,
+        seeds: Sequence[int],
+        draws: Sequence[Dataset],
+        splits: Mapping[str, Split],
+        patience: int | None = None,
+        select_from: int = 1,
     ) -> None:
         self.method, self.seeds, self.draws, self.splits = method, seeds, draws, splits
+        self.patience, self.select_from = patience, select_from
         self.tasks = tasks = draws[0].tasks
         train = splits["train"]
+        on = {"device": train.x.device}
         shape = (*train.rows.shape, len(tasks))
-        self.seed_axis = torch.arange(len(seeds), device=train.x.device)[:, None]
-        self.given = torch.zeros(shape, dtype=train.x.dtype, device=train.x.device)
+        self.seed_axis = torch.arange(len(seeds), **on)[:, None]
+        self.given = torch.zeros(shape, dtype=train.x.dtype, **on)
         self.given_before = self.given.clone()
-        self.visits = torch.zeros(shape[:2], dtype=train.x.dtype, device=train.x.device)
+        self.visits = torch.zeros(shape[:2], dtype=train.x.dtype, **on)
         self.labels = {split: torch.vmap(lambda y: presence(tasks, y))(rows.y) for split, rows in splits.items()}
         self.losses: dict[str, list[Tensor]] = {split: [] for split in splits}
         self.weights: list[Tensor] = []
         self.noisy_weights: list[Tensor] = []
         self.reports: dict[tuple[str, str], list[Tensor]] = {}
-        self.finite = torch.ones(len(seeds), dtype=torch.bool, device=train.x.device)
-        self.ends = torch.zeros(len(seeds), dtype=torch.long, device=train.x.device)
-        self.lowest = torch.full((len(seeds),), torch.inf, dtype=train.x.dtype, device=train.x.device)
-        self.selected: dict[str, Tensor] = {}
-        self.last: dict[str, Tensor] = {}
+        self.diverged = torch.zeros(len(seeds), dtype=torch.bool, **on)
+        self.running = ~self.diverged
+        self.ends = torch.zeros(len(seeds), dtype=torch.long, **on)
+        self.lowest = torch.full((len(seeds),), torch.inf, dtype=train.x.dtype, **on)
+        self.best = torch.full_like(self.ends, select_from)
+        self.outputs: dict[str, dict[str, Tensor]] = {moment: {} for moment in MOMENTS}
+        self.states: dict[str, dict[str, Tensor]] = {moment: {} for moment in MOMENTS}
 
     def weighed(self, rows: Tensor, weights: Tensor) -> None:
         """One step's weights (S, B, T) for the training rows (S, B)."""
+        running = self.running[:, None]
         scaled = weights.detach() * weights.shape[-1] * weights.shape[-2]
+        scaled = torch.where(running.unsqueeze(-1), scaled, 0)
         self.given.scatter_add_(1, rows.unsqueeze(-1).expand_as(scaled), scaled)
-        self.visits.scatter_add_(1, rows, torch.ones_like(scaled[..., 0]))
+        self.visits.scatter_add_(1, rows, running.to(scaled.dtype).expand(rows.shape))
 
     def reported(self, report: Mapping[str, tuple[str, Tensor]]) -> None:
         """What a per-epoch method says of an epoch: metric to its split and its values (S, T)."""
@@ -149,16 +189,20 @@ class Recorder:
             self.reports.setdefault((metric, split), []).append(values.detach())
 
     @torch.no_grad()
-    def evaluated(self, outputs: dict[str, dict[str, Tensor]]) -> None:
-        """The end of an epoch (or the state before the first): outputs per split and task, (S, N, ...)."""
+    def evaluated(self, outputs: dict[str, dict[str, Tensor]], state: Mapping[str, Tensor]) -> None:
+        """The end of an epoch, or the state before the first.
+
+        Args:
+            outputs: per split and task, (S, N, ...).
+            state: the stacked parameters and buffers, (S, ...).
+        """
+        epoch = len(self.losses["train"])
         for split, found in outputs.items():
             losses = torch.vmap(lambda o, y: per_sample_losses(self.tasks, o, y))(found, self.splits[split].y)
-            total = losses.sum(1)
-            self.losses[split].append(total / self.labels[split].sum(1))
+            self.losses[split].append(losses.sum(1) / self.labels[split].sum(1))
             if split == "train":
-                self.finite &= torch.isfinite(total).all(1)
-                self.ends += self.finite
-        if len(self.losses["train"]) > 1:
+                finite = torch.isfinite(losses.sum(1)).all(1)
+        if epoch:
             now = self.given - self.given_before
             total = now.sum((1, 2))
             self.weights.append(now.sum(1) / total[:, None])
@@ -166,51 +210,53 @@ class Recorder:
             self.noisy_weights.append((now * noisy).sum(1) / now.sum(1))
             self.given_before = self.given.clone()
         meta = self.losses["meta"][-1][:, 0]
-        better = meta < self.lowest
+        better = self.running & (meta < self.lowest) & (epoch >= self.select_from)
         self.lowest = torch.where(better, meta, self.lowest)
+        self.best = torch.where(better, epoch, self.best)
         name = self.tasks[0].name
-        self.last = {split: outputs[split][name] for split in ("meta", "test")}
-        for split, now in self.last.items():
-            before = self.selected.get(split, now)
-            self.selected[split] = torch.where(better.view(-1, *[1] * (now.ndim - 1)), now, before)
+        shown = {split: outputs[split][name] for split in ("meta", "test")}
+        for moment, chosen in (("selected", better), ("last", self.running)):
+            self.outputs[moment] = _kept(self.outputs[moment], shown, chosen)
+            self.states[moment] = _kept(self.states[moment], state, chosen)
+        self.ends = torch.where(self.running, epoch, self.ends)
+        self.diverged |= self.running & ~finite
+        self.running &= finite
+        if self.patience is not None:
+            self.running &= epoch - self.best < self.patience
 
-    def all_diverged(self) -> bool:
-        """Whether no seed has finite training losses any more."""
-        return not self.finite.any()
+    def all_finished(self) -> bool:
+        """Whether no seed goes on."""
+        return not self.running.any()
 
     def weight_rows(self) -> pd.DataFrame:
         """The frame's rows of metric ``weight`` so far: seed, epoch, split, task, metric, value."""
         return self._tidy(torch.stack(self.weights, 1), "weight", "train", first_epoch=1)
 
-    def runs(self, state: dict[str, Tensor]) -> Runs:
-        """Everything recorded, as tidy frames.
-
-        Args:
-            state: stacked parameters and buffers at the end.
-        """
+    def runs(self) -> Runs:
+        """Everything recorded, as tidy frames."""
         curves = [
             self._tidy(torch.stack(losses, 1), "loss", split, first_epoch=0) for split, losses in self.losses.items()
         ]
         curves.append(self.weight_rows())
         for (metric, split), values in self.reports.items():
             curves.append(self._tidy(torch.stack(values, 1), metric, split, first_epoch=1))
-        if self.splits["train"].noisy.any():
-            shares = self._tidy(torch.stack(self.noisy_weights, 1), "noisy_weight", "train", first_epoch=1)
-            noisy_tasks = self.splits["train"].noisy.any(1).any(0).tolist()
-            names = [task.name for task, noisy in zip(self.tasks, noisy_tasks, strict=True) if noisy]
-            curves.append(shares[shares["task"].isin(names)])
+        noisy = self.splits["train"].noisy
+        if noisy.any():
+            shares = [
+                self._tidy(torch.stack(self.noisy_weights, 1), "noisy_weight", "train", first_epoch=1),
+                self._tidy((noisy.sum(1) / self.labels["train"].sum(1))[:, None], "noisy_labels", "train", 0),
+            ]
+            names = [task.name for task, some in zip(self.tasks, noisy.any(1).any(0).tolist(), strict=True) if some]
+            curves += [rows[rows["task"].isin(names)] for rows in shares]
         frame = pd.concat([*curves, self._metrics()], ignore_index=True)
         frame = frame.sort_values("seed", kind="stable", key=lambda s: s.map(self.seeds.index), ignore_index=True)
-        frame["diverged"] = frame["seed"].map(dict(zip(self.seeds, (~self.finite).tolist(), strict=True)))
-        frame = frame[frame["epoch"] <= frame["seed"].map(self._last_epochs())].reset_index(drop=True)
+        frame["diverged"] = frame["seed"].map(dict(zip(self.seeds, self.diverged.tolist(), strict=True)))
+        ends = dict(zip(self.seeds, self.ends.tolist(), strict=True))
+        frame = frame[frame["epoch"] <= frame["seed"].map(ends)].reset_index(drop=True)
         frame.insert(0, "method", self.method)
         frame.insert(0, "dataset", self.draws[0].name)
-        return Runs(frame, self._samples(), self.tasks[0].name, {k: v.detach().cpu() for k, v in state.items()})
-
-    def _last_epochs(self) -> dict[int, int]:
-        """Each seed's last epoch: a diverged seed stops at its first loss that is not finite."""
-        last = len(self.losses["train"]) - 1
-        return {seed: min(end, last) for seed, end in zip(self.seeds, self.ends.tolist(), strict=True)}
+        states = {at: {k: v.detach().cpu() for k, v in state.items()} for at, state in self.states.items()}
+        return Runs(frame, self._samples(), self.tasks[0].name, states, self.select_from)
 
     def _tidy(self, values: Tensor, metric: str, split: str, first_epoch: int) -> pd.DataFrame:
         """(S, epochs, T) to rows."""
@@ -222,15 +268,14 @@ class Recorder:
 
     def _metrics(self) -> pd.DataFrame:
         """The main task's metrics at the selected epoch and at the last."""
-        main = self.tasks[0]
-        meta = torch.stack(self.losses["meta"], 1)[..., 0]
-        best = torch.where(torch.isfinite(meta), meta, torch.inf).argmin(1).tolist()
-        ends, rows = self._last_epochs(), []
-        for s, (seed, end) in enumerate(ends.items()):
-            for epoch, kept in {best[s]: self.selected, end: self.last}.items():
-                for split, found in kept.items():
+        main, rows = self.tasks[0], []
+        found = torch.isfinite(self.lowest)
+        best = torch.where(found, self.best, self.ends).tolist()
+        for s, (seed, selected, end) in enumerate(zip(self.seeds, best, self.ends.tolist(), strict=True)):
+            for epoch, moment in {selected: "selected", end: "last"}.items():
+                for split, outputs in self.outputs[moment].items():
                     target = self.draws[s].splits[split].y[main.name]
-                    for metric, value in main.metrics(found[s].cpu(), target).items():
+                    for metric, value in main.metrics(outputs[s].cpu(), target).items():
                         rows.append((seed, epoch, split, main.name, metric, value))
         return pd.DataFrame(rows, columns=["seed", "epoch", "split", "task", "metric", "value"])
 
@@ -250,6 +295,16 @@ class Recorder:
                 "weight": weight.double().cpu().flatten().numpy(),
             }
         )
+
+
+def _kept(before: Mapping[str, Tensor], now: Mapping[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
+    """The tensors (S, ...) of ``now`` for the chosen seeds (S,), those of ``before``, if any, for the others."""
+    if not before:
+        return {name: value.detach().clone() for name, value in now.items()}
+    return {
+        name: torch.where(chosen.view(-1, *[1] * (value.ndim - 1)), value.detach(), before[name])
+        for name, value in now.items()
+    }
 
 
 def interval(values: pd.Series) -> pd.Series:

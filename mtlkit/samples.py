@@ -103,7 +103,7 @@ def sample_losses(runs: Runs, model: nn.Module, data: Dataset) -> pd.DataFrame:
     Ranking samples by their loss is the usual way to look for wrong labels.
 
     Args:
-        runs: of any method; each seed's model is the one after the last epoch.
+        runs: of any method; each seed's model is the one after its last epoch.
         model: the architecture of ``runs``; it is not changed.
         data: whose training samples to score; ``data.resample(seed)`` for every seed. The runs may have
             been trained on other rows or on fewer tasks.
@@ -117,7 +117,7 @@ def sample_losses(runs: Runs, model: nn.Module, data: Dataset) -> pd.DataFrame:
     """
     tables = []
     for seed in runs.seeds:
-        state = runs.state_dict(seed)
+        state = runs.state_dict(seed, "last")
         if {name: p.shape for name, p in model.state_dict().items()} != {name: p.shape for name, p in state.items()}:
             raise ValueError(f"{runs.method}: the model's parameters are not those of the runs, expected their model")
         split = data.resample(seed).train

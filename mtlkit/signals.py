@@ -147,14 +147,15 @@ def measure(
     """Compute the signal's fields named in ``reads``, and nothing else.
 
     Args:
-        lookahead: step size and task weights (..., T) of a virtual step; the meta gradient and the
-            per-sample alignment are then taken after it.
+        lookahead: step size and weights of a virtual step, (..., T) of the mean losses or (..., B, T) of the
+            losses themselves; the meta gradient and the per-sample alignment are then taken after it.
         fake_step: step size of the fake updates behind ``gains``.
         differentiable: keep the graph of ``gramian``.
         given: fields that need no computation; ``present`` always.
 
     Raises:
-        ValueError: a field in ``reads`` that is neither given nor measured here.
+        ValueError: a field in ``reads`` that is neither given nor measured here; a look-ahead with weights
+            for another number of samples.
     """
     present = given["present"]
     shared = {name: problem.parameters[name] for name in problem.shared}
@@ -164,7 +165,7 @@ def measure(
     measured_at = problem
     if lookahead is not None and reads_meta:
         live = problem.losses(problem.parameters)
-        measured_at = _ahead(problem, mean_losses(live, present), *lookahead)
+        measured_at = _ahead(problem, live, present, *lookahead)
     if reads_meta:
         own = {name: measured_at.parameters[name] for name in problem.shared}
         direction = gradient(measured_at.meta_loss(own), own)
@@ -207,9 +208,15 @@ def measure(
     return Measured(live, Signal(live.detach(), **found), None if differentiable else task_gradients)
 
 
-def _ahead(problem: Problem, means: Tensor, step: float, weights: Tensor) -> Problem:
-    """The problem after a virtual step on Σ w_t L_t; the model's own parameters stay as they are."""
-    moved = gradient((weights * means).sum(), problem.parameters, retain_graph=True)
+def _ahead(problem: Problem, losses: Tensor, present: Tensor, step: float, weights: Tensor) -> Problem:
+    """The problem after a virtual step on Σ w_t L_t or Σ w_bt ℓ_bt; the model's own parameters stay as they are."""
+    by_sample = weights.ndim == losses.ndim
+    if by_sample and weights.shape != losses.shape:
+        raise ValueError(
+            f"the look-ahead has weights for {weights.shape[-2]} samples, found a batch of {losses.shape[-2]}"
+        )
+    terms = torch.where(present, weights, 0) * losses if by_sample else weights * mean_losses(losses, present)
+    moved = gradient(terms.sum(), problem.parameters, retain_graph=True)
     ahead = {name: (value - step * moved[name]).detach().requires_grad_() for name, value in problem.parameters.items()}
     return replace(
         problem,

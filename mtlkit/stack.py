@@ -80,13 +80,13 @@ class Stack:
         return dict(zip(self.masked, torch.stack(drawn).unbind(-1), strict=True))
 
     def losses(self, batch: Split, own: Params) -> Tensor:
-        """Per-sample losses (S, B, T) in training mode, with ``own`` in place of the state of those names.
+        """Per-sample training losses (S, B, T) in training mode, with ``own`` in place of the state of those names.
 
         ``own`` and the batch may be several copies of the stack, one after the other: (K S, ...).
         """
 
         def one(state: Params, x: Tensor, y: dict) -> Tensor:
-            return per_sample_losses(self.tasks, self._call(self.template, state, x), y)
+            return per_sample_losses(self.tasks, self._call(self.template, state, x), y, training=True)
 
         return _of_each(one, self._state(batch, own), batch.x, batch.y)
 
@@ -94,7 +94,7 @@ class Stack:
         """The same as T separate losses (S, B), so that one task's gradient never visits another's head."""
 
         def one(state: Params, x: Tensor, y: dict) -> list[Tensor]:
-            return separate_losses(self.tasks, self._call(self.template, state, x), y)
+            return separate_losses(self.tasks, self._call(self.template, state, x), y, training=True)
 
         return _of_each(one, self._state(batch, own), batch.x, batch.y)
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import numbers
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 import joblib
 import numpy as np
 import pandas as pd
 import torch
 
+from mtlkit import recipes
 from mtlkit.datasets import Dataset
 from mtlkit.merging import Merging
 from mtlkit.models import MultiTaskModel
 from mtlkit.progress import progress
 from mtlkit.results import Runs, compare, interval
+from mtlkit.stack import stacks_well
+from mtlkit.store import Store
 from mtlkit.training import BATCH_SIZE, fit
 from mtlkit.weighting import SLGrad, Uniform, Weighting
 
@@ -37,31 +44,59 @@ class Candidate:
 
 
 def contenders(
-    data: Dataset, model: Callable[[Dataset], MultiTaskModel], methods: Mapping[str, Weighting]
-) -> dict[str, Candidate]:
+    data: Dataset,
+    model: Callable[[Dataset], MultiTaskModel],
+    methods: Mapping[str, Weighting | Sequence[Weighting]],
+    meta_batch_sizes: Sequence[int] = (),
+    flip: float | None = None,
+) -> dict[str, list[Candidate]]:
     """The methods to compare, with the baselines and ablations that a fair comparison needs.
 
     Besides ``methods`` on the data as they are: ``single task`` (plain training of the main task),
     ``SLGrad, main task only`` (no auxiliaries), and plain training that uses the clean meta rows
     directly: ``meta rows only`` with all tasks and with the main task only, ``train + meta`` pooled,
-    and ``train + meta, half each``. Those choose their epoch and learning rate on rows that they train
-    on, which is a handicap.
+    and ``train + meta, half each``. Those keep a quarter of the meta rows apart, which choose their
+    epoch and learning rate: the others choose on all of them.
 
     Args:
         model: makes a model that fits a data set.
-        methods: name to weighting.
+        methods: name to weighting, or to several of which the meta split chooses one.
+        meta_batch_sizes: rows of the meta split per step that SLGrad chooses among; the study's own when empty.
+        flip: known share of flipped training labels of the main task, for two more contenders that correct
+            the loss for it: ``Uniform, forward correction`` and ``single task, forward correction``.
     """
     alone = data.only([data.main.name])
-    variants = {
-        "single task": (alone, Uniform()),
-        "SLGrad, main task only": (alone, SLGrad()),
-        "meta rows only": (data.train_on_meta(1), Uniform()),
-        "meta rows only, main task only": (alone.train_on_meta(1), Uniform()),
-        "train + meta": (data.train_on_meta(None), Uniform()),
-        "train + meta, half each": (data.train_on_meta(0.5), Uniform()),
+    methods = {name: [found] if isinstance(found, Weighting) else list(found) for name, found in methods.items()}
+    variants = {name: (data, found) for name, found in methods.items()} | {
+        "single task": (alone, [Uniform()]),
+        "SLGrad, main task only": (alone, [SLGrad()]),
+        "meta rows only": (data.train_on_meta(1, HOLD_OUT), [Uniform()]),
+        "meta rows only, main task only": (alone.train_on_meta(1, HOLD_OUT), [Uniform()]),
+        "train + meta": (data.train_on_meta(None, HOLD_OUT), [Uniform()]),
+        "train + meta, half each": (data.train_on_meta(0.5, HOLD_OUT), [Uniform()]),
     }
-    everyone = {name: (data, weighting) for name, weighting in methods.items()} | variants
-    return {name: Candidate(model(used), used, weighting) for name, (used, weighting) in everyone.items()}
+    if flip is not None:
+        corrected = {"Uniform": data, "single task": alone}
+        variants |= {f"{n}, forward correction": (d.forward_corrected(flip), [Uniform()]) for n, d in corrected.items()}
+    return {
+        name: [
+            Candidate(model(used), used, weighting, options)
+            for weighting in found
+            for options in _options(weighting, meta_batch_sizes)
+        ]
+        for name, (used, found) in variants.items()
+    }
+
+
+HOLD_OUT = 0.25
+"""Share of the clean rows that the baselines which train on them keep apart."""
+
+
+def _options(weighting: Weighting, meta_batch_sizes: Sequence[int]) -> list[dict[str, int | None]]:
+    """The options that a contender tries; one that never looks at the meta split has no say in its batches."""
+    if isinstance(weighting, SLGrad) and meta_batch_sizes:
+        return [{"meta_batch_size": size} for size in meta_batch_sizes]
+    return [{} if weighting.uses_meta else {"meta_batch_size": None}]
 
 
 @dataclass(frozen=True)
@@ -69,139 +104,252 @@ class Study:
     """The outcome of :func:`study`.
 
     Attributes:
-        runs: candidate to its runs at the learning rate chosen for it.
-        lrs: candidate to that learning rate.
-        tuning: a row per candidate and learning rate: method, lr, meta_loss (mean over the tuning
-            seeds of the lowest main-task meta loss; infinite where a seed diverged) and chosen.
+        runs: contender to its runs at the variant and learning rate chosen for it.
+        choices: indexed by contender: ``variant`` (number of its :class:`Candidate`), ``lr``, ``epochs`` (the cap
+            it was trained under), ``late`` (share of the seeds whose selected epoch lies in the last tenth
+            of the cap) and ``edge`` (whether the rate is the lowest or highest that was tried).
+        tuning: a row per contender, variant and learning rate: method, variant, lr, epochs, meta_loss (mean over the
+            tuning seeds of the lowest main-task meta loss; infinite where a seed diverged) and chosen.
     """
 
     runs: dict[str, Runs]
-    lrs: dict[str, float]
+    choices: pd.DataFrame
     tuning: pd.DataFrame
+
+    @property
+    def lrs(self) -> dict[str, float]:
+        """Contender to its learning rate."""
+        return self.choices["lr"].to_dict()
 
 
 def study(
-    candidates: Mapping[str, Candidate],
+    candidates: Mapping[str, Candidate | Sequence[Candidate]],
     *,
     lrs: Sequence[float],
     tuning_seeds: int | Sequence[int],
-    tuning_epochs: int,
     seeds: int | Sequence[int],
     epochs: int,
+    tuning_epochs: int | None = None,
+    more_lrs: int = 0,
+    doublings: int = 0,
     jobs: int = 2,
-    cache: str | Path | None = None,
+    store: str | Path | None = None,
+    missing: str = "train",
+    label: str = "",
     **options,
 ) -> Study:
-    """Choose each candidate's learning rate on the meta split, then run it with all seeds.
+    """Choose each contender's learning rate on the meta split, then run it with all seeds.
 
     Args:
-        candidates: name to contender.
-        lrs: the grid, the same for every candidate; with one entry nothing is tuned.
+        candidates: name to contender, or to its variants, of which the meta split chooses one as well.
+        lrs: the grid, the same for everyone; with one entry and one variant nothing is tuned.
         tuning_seeds: seeds of the search. No choice looks at a test split; but where every seed draws
             its own splits of the same rows, one seed's test rows are among another's meta rows.
-        tuning_epochs: length of the runs of the search, which may be shorter than the final ones.
-        epochs: length of the final runs.
+        epochs: cap on the length of a run.
+        tuning_epochs: of the runs of the search; as long as the final ones when None.
+        more_lrs: the grid grows by up to this many rates (:func:`beyond`) while the choice is at its edge.
+        doublings: a contender's cap is doubled up to this many times, for search and final runs, while more
+            than a fifth of its seeds select an epoch in the last tenth of the cap.
         jobs: processes side by side; the results do not depend on it.
-        cache: folder that keeps every finished fit, so that a study that was interrupted goes on where it
-            was. A fit is found again by its data, model, method and options, all of which must then be
-            picklable; a change of the library's code is not noticed. Nothing is kept when None.
+        store: file that keeps every finished run (:class:`mtlkit.store.Store`) and is looked into first.
+        missing: what to do with a run that is not in the store: ``"train"`` it, ``"raise"``, or ``"skip"``: leave
+            out the contenders that miss one.
+        label: of the progress lines.
         options: passed to :func:`mtlkit.training.fit`. ``steps_per_epoch`` is one pass over the first
             candidate's training split unless given, so that everyone makes the same number of steps.
 
     Raises:
-        ValueError: an empty grid, no candidates.
+        ValueError: an empty grid, no candidates, another ``missing``.
+        LookupError: a run that is not in the store, with ``missing="raise"``.
     """
-    if not lrs or not candidates:
-        raise ValueError(
-            f"{len(lrs)} learning rates and {len(candidates)} candidates given, expected at least one each"
-        )
-
-    first = next(iter(candidates.values())).data.train
+    variants = {name: [c] if isinstance(c, Candidate) else list(c) for name, c in candidates.items()}
+    if not lrs or not all(variants.values()) or not variants:
+        raise ValueError(f"{len(lrs)} learning rates and {len(variants)} candidates given, expected at least one each")
+    first = next(iter(variants.values()))[0].data.train
     options.setdefault("steps_per_epoch", len(first) // options.get("batch_size", BATCH_SIZE))
+    flat = {(name, v): candidate for name, found in variants.items() for v, candidate in enumerate(found)}
+    bench = functools.partial(fits, flat, jobs=jobs, store=store, missing=missing, **options)
+    runs, choices, tuning = {}, {}, []
+    names, cap = list(variants), epochs
+    for doubling in range(doublings + 1):
+        rows = []
+        if len(lrs) > 1 or any(len(found) > 1 for found in variants.values()):
+            keys = [(name, v) for name in names for v in range(len(variants[name]))]
+            length = cap if tuning_epochs is None else tuning_epochs
+            search = functools.partial(bench, label=f"{label}choosing rates", seeds=tuning_seeds, epochs=length)
+            rows = _search(search, keys, lrs, more_lrs)
+            names = [
+                name for name in names if all((name, v) in {r[:2] for r in rows} for v in range(len(variants[name])))
+            ]
+        table = pd.DataFrame(rows, columns=["method", "variant", "lr", "meta_loss"])
+        best = {name: table.loc[table.loc[table["method"] == name, "meta_loss"].idxmin()] for name in names if rows}
+        chosen = {
+            name: (int(best[name]["variant"]), float(best[name]["lr"])) if rows else (0, lrs[0]) for name in names
+        }
+        tuning.append(table.assign(epochs=cap, chosen=[chosen.get(m) == (v, lr) for m, v, lr, _ in rows]))
+        todo = [((name, variant), lr) for name, (variant, lr) in chosen.items()]
+        done = bench(todo, label=f"{label}training", seeds=seeds, epochs=cap)
+        for ((name, variant), lr), run in done.items():
+            tried = table.loc[(table["method"] == name) & (table["variant"] == variant), "lr"]
+            runs[name] = run
+            choices[name] = {
+                "variant": variant,
+                "lr": lr,
+                "epochs": cap,
+                "late": float((run.selected() > 0.9 * cap).mean()),
+                "edge": len(tried) > 1 and lr in (tried.min(), tried.max()),
+            }
+        names = [name for (name, _), _ in done if choices[name]["late"] > LATE]
+        cap *= 2
+        if not names:
+            break
+    order = [name for name in variants if name in runs]
+    chosen = pd.DataFrame.from_dict({name: choices[name] for name in order}, orient="index")
+    found = pd.concat(tuning, ignore_index=True)
+    found["method"] = found["method"].str.replace("", "") if found.empty else found["method"]
+    found["chosen"] &= found["epochs"] == found["method"].map(chosen["epochs"] if len(chosen) else {})
+    return Study({name: runs[name] for name in order}, chosen.rename_axis("method"), found)
 
-    options |= {"jobs": jobs, "cache": cache}
 
-    grid = [(name, lr) for name in candidates for lr in lrs] if len(lrs) > 1 else []
-    tried = fits(candidates, grid, "choosing learning rates", seeds=tuning_seeds, epochs=tuning_epochs, **options)
-    rows = [(name, lr, _meta_loss(run)) for (name, lr), run in zip(grid, tried, strict=True)]
-    tuning = pd.DataFrame(rows, columns=["method", "lr", "meta_loss"])
-    best = tuning.loc[tuning.groupby("method")["meta_loss"].idxmin()].set_index("method")["lr"] if grid else {}
-    chosen = {name: float(best[name]) if grid else float(lrs[0]) for name in candidates}
-    tuning["chosen"] = [lr == chosen[name] for name, lr in grid]
-    final = fits(candidates, list(chosen.items()), "training with all seeds", seeds=seeds, epochs=epochs, **options)
-    return Study(dict(zip(candidates, final, strict=True)), chosen, tuning)
+LATE = 0.2
+"""Largest share of seeds that may select an epoch in the last tenth of the cap."""
+
+
+def _search(
+    bench: Callable[[Sequence], dict], keys: Sequence[tuple[str, int]], lrs: Sequence[float], more_lrs: int
+) -> list[tuple[str, int, float, float]]:
+    """Try the grid, and further rates where the best is at the edge: (name, variant, rate, meta loss) each."""
+    found: dict[tuple[str, int], dict[float, float]] = {key: {} for key in keys}
+    todo = [(key, lr) for key in keys for lr in lrs]
+    while todo:
+        done = bench(todo)
+        for (key, lr), run in done.items():
+            found[key][lr] = _meta_loss(run)
+        todo = []
+        for name in dict.fromkeys(name for name, _ in keys):
+            own = {key: rates for key, rates in found.items() if key[0] == name and rates}
+            if not own:
+                continue
+            key = min(own, key=lambda key: min(own[key].values()))
+            rates = own[key]
+            best = min(rates, key=rates.get)
+            for edge, up in ((max(rates), True), (min(rates), False)):
+                if best == edge and len(rates) < len(lrs) + more_lrs:
+                    todo.append((key, beyond(edge, up)))
+        todo = [entry for entry in todo if entry not in done]
+    return [(*key, lr, loss) for key, rates in found.items() for lr, loss in sorted(rates.items())]
+
+
+def beyond(lr: float, up: bool) -> float:
+    """The next rate on the ladder ..., 0.003, 0.01, 0.03, 0.1, ..., above or below ``lr``.
+
+    >>> beyond(0.03, up=True), beyond(0.03, up=False)
+    (0.1, 0.01)
+    """
+    rung = round(2 * math.log10(lr)) + (1 if up else -1)
+    return float(f"{10 ** (rung / 2):.0e}")
 
 
 def fits(
-    candidates: Mapping[str, Candidate],
-    todo: Sequence[tuple[str, float]],
+    candidates: Mapping[Key, Candidate],
+    todo: Sequence[tuple[Key, float]],
     label: str,
     *,
     seeds: int | Sequence[int],
     epochs: int,
     jobs: int = 2,
-    cache: str | Path | None = None,
+    store: str | Path | None = None,
+    missing: str = "train",
     **options,
-) -> list[Runs]:
+) -> dict[tuple[Key, float], Runs]:
     """Fit candidates side by side, with a progress bar.
 
     Args:
-        candidates: name to contender.
+        candidates: name to contender; a name may be a tuple that begins with what the runs are called.
         todo: name of a candidate and learning rate of each fit.
         label: of the progress bar.
-        jobs, cache: see :func:`study`.
+        jobs, store, missing: see :func:`study`.
         seeds, epochs, options: of :func:`mtlkit.training.fit`.
 
     Returns:
-        the runs, in the order of ``todo``.
+        the runs by entry of ``todo``, in its order; without those that were skipped.
     """
-    one = _fit if cache is None else _Kept(cache)
-    options |= {"seeds": seeds, "epochs": epochs}
-    calls = (joblib.delayed(one)(candidates[name], name=name, lr=lr, **options) for name, lr in todo)
-    done = joblib.Parallel(n_jobs=jobs, return_as="generator")(calls)
-    return [run for _, run in zip(progress(todo, label), done, strict=True)]
+    if missing not in MISSING:
+        raise ValueError(f"missing is {missing!r}, expected one of {', '.join(MISSING)}")
+    seeds = list(range(seeds)) if isinstance(seeds, numbers.Integral) else list(seeds)
+    kept = None if store is None else Store(store)
+    settings = {} if kept is None else {(k, lr): _settings(candidates[k], lr, options) for k, lr in todo}
+    units, skipped = [], set()
+    for key, lr in todo:
+        there = [] if kept is None else kept.seeds(settings[key, lr], epochs)
+        left = [seed for seed in seeds if seed not in there]
+        if left and missing != "train":
+            if missing == "raise":
+                raise LookupError(
+                    f"{store} has no run of {_called(key)!r} with lr={lr:g} and seeds {left} for these settings, and "
+                    "training is switched off"
+                )
+            skipped.add((key, lr))
+        elif left:
+            apart = kept is not None and not stacks_well(candidates[key].model, "cpu")
+            units += [(key, lr, part) for part in ([[seed] for seed in left] if apart else [left])]
+    calls = (
+        joblib.delayed(_numbered)(n, candidates[key], name=_called(key), lr=lr, seeds=part, epochs=epochs, **options)
+        for n, (key, lr, part) in enumerate(units)
+    )
+    done: dict[tuple[Key, float], Runs] = {}
+    results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)
+    for _, (n, run) in zip(progress(units, label), results, strict=True):
+        key, lr, _ = units[n]
+        if kept is None:
+            done[key, lr] = run
+        else:
+            kept.add(settings[key, lr], epochs, run)
+    if kept is not None:
+        wanted = [entry for entry in todo if entry not in skipped]
+        done = {(k, lr): kept.runs(settings[k, lr], epochs, seeds, _called(k)) for k, lr in wanted}
+    return {entry: done[entry] for entry in todo if entry in done}
 
 
-def _fit(candidate: Candidate, **options) -> Runs:
-    """One fit on one thread, so that its sums have one order wherever it runs."""
+MISSING = ("train", "raise", "skip")
+Key = str | tuple
+SAME_NUMBERS = ("seeds", "epochs", "jobs", "chunk", "device", "compile", "watch", "name", "lr")
+"""Options of fit that are no part of a fit's settings: they do not change its numbers, or are looked up apart."""
+
+
+def _called(key: Key) -> str:
+    return key if isinstance(key, str) else key[0]
+
+
+def _settings(candidate: Candidate, lr: float, options: Mapping[str, object]) -> dict[str, object]:
+    """What a fit is made of, by the columns :data:`mtlkit.store.SETTINGS`."""
+    model = getattr(candidate.model, "recipe", "")
+    if not candidate.data.recipe or not model:
+        raise ValueError(
+            f"{candidate.data.name}: a store needs data from mtlkit.datasets.load and a model from mtlkit.models, "
+            "which can be written down; expected store=None for others"
+        )
+    used = {name: v for name, v in {**options, **candidate.options}.items() if name not in SAME_NUMBERS}
+    line = recipes.call(fit, name="fit", **used)
+    return {
+        "data": candidate.data.recipe,
+        "model": model,
+        "weighting": recipes.of(candidate.weighting),
+        "options": line.removeprefix("fit(").removesuffix(")"),
+        "lr": lr,
+    }
+
+
+def _numbered(number: int, candidate: Candidate, **options) -> tuple[int, Runs]:
+    """One fit on one thread, so that its sums have one order wherever it runs, and the number it goes by."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return fit(candidate.model, candidate.data, candidate.weighting, **{**options, **candidate.options})
+        with mock.patch.dict(os.environ, MTLKIT_PROGRESS="off"):
+            run = fit(candidate.model, candidate.data, candidate.weighting, **{**options, **candidate.options})
+        return number, run
     finally:
         torch.set_num_threads(threads)
-
-
-class _Kept:
-    """:func:`_fit` that looks into a folder first, and leaves its result there."""
-
-    def __init__(self, folder: str | Path) -> None:
-        self.stored = joblib.Memory(folder, verbose=0).cache(_fit_under, ignore=["candidate", "options"])
-
-    def __call__(self, candidate: Candidate, **options) -> Runs:
-        return self.stored(_fingerprint(candidate, options), candidate, options)
-
-
-def _fit_under(key: str, candidate: Candidate, options: Mapping[str, object]) -> Runs:
-    return _fit(candidate, **options)
-
-
-def _fingerprint(candidate: Candidate, options: Mapping[str, object]) -> str:
-    """A hash of all that a fit depends on: the rows of every seed, the architecture, the method and the options."""
-    options = {**options, **candidate.options}
-    seeds = options["seeds"]
-    draws = [candidate.data.resample(s) for s in (range(seeds) if isinstance(seeds, numbers.Integral) else seeds)]
-    rows = []
-    for draw in draws:
-        moving = [] if draw.train_at is None else [draw.train_at(e) for e in range(1, options["epochs"] + 1)]
-        for split in (*draw.splits.values(), *moving):
-            rows.append(joblib.hash([t.numpy() for t in (split.x, *split.y.values(), split.rows, split.noisy)]))
-    layers = [
-        (name, type(module), {k: v for k, v in vars(module).items() if not k.startswith("_")})
-        for name, module in candidate.model.named_modules()
-    ]
-    shapes = [(name, tuple(p.shape)) for name, p in candidate.model.named_parameters()]
-    return joblib.hash((rows, draws[0].name, draws[0].tasks, layers, shapes, candidate.weighting, options))
 
 
 def _meta_loss(runs: Runs) -> float:

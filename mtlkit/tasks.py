@@ -24,18 +24,26 @@ class Task:
         kind: ``"regression"`` (squared error), ``"binary"`` (cross-entropy of one logit) or
             ``"multiclass"`` (cross-entropy of ``n_classes`` logits).
         n_classes: number of classes, for ``"multiclass"`` only.
+        flip: known share φ of the *training* labels that are flipped, 0 to 1, for ``"binary"`` only. The
+            training loss of a label then takes the probability of the label as it is recorded,
+            p' = (1 − φ) p + φ (1 − p), in place of p = sigmoid(output), so that the output stays an estimate
+            of the true label (forward correction for a symmetric flip: Patrini et al., *Making deep neural
+            networks robust to label noise*, arXiv 1609.03683). At φ = 1/2 labels carry no information and
+            have no gradient. Losses of meta and test rows, and all metrics, are those of p.
 
     A missing target is NaN in a floating-point target and -1 in an integer one.
     A target may have trailing axes (pixels, several regression outputs): a sample's loss is then
     the mean over its observed elements.
 
     Raises:
-        ValueError: unknown kind; ``n_classes`` missing, below 2, or given for another kind.
+        ValueError: unknown kind; ``n_classes`` missing, below 2, or given for another kind; ``flip``
+            outside 0 to 1, or not 0 for another kind.
     """
 
     name: str
     kind: str
     n_classes: int | None = None
+    flip: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -47,6 +55,10 @@ class Task:
                 )
         elif self.n_classes is not None:
             raise ValueError(f"task {self.name!r}: n_classes is {self.n_classes}, but a {self.kind} task takes none")
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"task {self.name!r}: flip is {self.flip}, expected a share from 0 to 1")
+        if self.flip and self.kind != "binary":
+            raise ValueError(f"task {self.name!r}: flip is {self.flip}, but only a binary task takes one")
 
     @property
     def n_outputs(self) -> int:
@@ -124,7 +136,7 @@ def labelled(target: Tensor) -> Tensor:
 
 
 Packed = dict[tuple[str, ...], Tensor]
-"""Targets of a batch: names of G tasks of one kind to their (B, G, ...) targets."""
+"""Targets of a batch: names of G tasks of one kind and flip rate to their (B, G, ...) targets."""
 
 
 def pack(tasks: Sequence[Task], targets: Mapping[str, Tensor]) -> Packed:
@@ -141,7 +153,7 @@ def pack(tasks: Sequence[Task], targets: Mapping[str, Tensor]) -> Packed:
         if task.name not in targets:
             raise ValueError(f"task {task.name!r}: no target of that name, found {', '.join(map(repr, targets))}")
         target = targets[task.name]
-        alike.setdefault((task.kind, task.n_classes, target.dtype, target.shape), []).append(task.name)
+        alike.setdefault((task.kind, task.n_classes, task.flip, target.dtype, target.shape), []).append(task.name)
     return {tuple(names): torch.stack([targets[name] for name in names], 1) for names in alike.values()}
 
 
@@ -156,12 +168,15 @@ def presence(tasks: Sequence[Task], targets: Packed) -> Tensor:
     )
 
 
-def per_sample_losses(tasks: Sequence[Task], outputs: Mapping[str, Tensor], targets: Packed) -> Tensor:
+def per_sample_losses(
+    tasks: Sequence[Task], outputs: Mapping[str, Tensor], targets: Packed, training: bool = False
+) -> Tensor:
     """All tasks' per-sample losses (B, T), zero and without gradient where a label is missing.
 
     Args:
         outputs: task name to (B,) or (B, 1, ...) for regression and binary tasks, (B, C, ...) logits
             for multiclass ones.
+        training: whether the labels are training labels, of which a share may be flipped (``Task.flip``).
 
     Raises:
         ValueError: no output for a task, or one that does not fit its target.
@@ -171,14 +186,14 @@ def per_sample_losses(tasks: Sequence[Task], outputs: Mapping[str, Tensor], targ
     found = {}
     for names, target in targets.items():
         columns = [_output(by_name[name], outputs, target[:, 0].shape) for name in names]
-        kind = by_name[names[0]].kind
+        kind, flip = by_name[names[0]].kind, by_name[names[0]].flip if training else 0.0
         output = torch.stack(columns, 2 if kind == "multiclass" else 1)
         observed = labelled(target)
         known = torch.where(observed, target, 0)
         if kind == "multiclass":
             element = F.cross_entropy(output, known.long(), reduction="none")
         elif kind == "binary":
-            element = F.binary_cross_entropy_with_logits(output, known.to(output.dtype), reduction="none")
+            element = _binary_losses(output, known.to(output.dtype), flip)
         else:
             element = (output - known.to(output.dtype)).square()
         element = torch.where(observed, element, 0)
@@ -188,13 +203,24 @@ def per_sample_losses(tasks: Sequence[Task], outputs: Mapping[str, Tensor], targ
     return _columns(tasks, found)
 
 
-def separate_losses(tasks: Sequence[Task], outputs: Mapping[str, Tensor], targets: Packed) -> list[Tensor]:
+def _binary_losses(output: Tensor, target: Tensor, flip: float) -> Tensor:
+    """−log((1 − flip) p_y + flip (1 − p_y)), p_y the probability of the label, (...) logits and labels."""
+    if flip in (0, 1):
+        return F.binary_cross_entropy_with_logits(output, 1 - target if flip else target, reduction="none")
+    towards = output * (2 * target - 1)
+    kept, flipped = F.logsigmoid(towards) + math.log1p(-flip), F.logsigmoid(-towards) + math.log(flip)
+    return -torch.stack([kept, flipped]).logsumexp(0)
+
+
+def separate_losses(
+    tasks: Sequence[Task], outputs: Mapping[str, Tensor], targets: Packed, training: bool = False
+) -> list[Tensor]:
     """The same numbers as :func:`per_sample_losses` as T separate losses (B,).
 
     One task's gradient then never visits another's output.
     """
     alone = {name: {(name,): target[:, [i]]} for names, target in targets.items() for i, name in enumerate(names)}
-    return [per_sample_losses((task,), outputs, alone[task.name]).squeeze(1) for task in tasks]
+    return [per_sample_losses((task,), outputs, alone[task.name], training).squeeze(1) for task in tasks]
 
 
 def _output(task: Task, outputs: Mapping[str, Tensor], target_shape: torch.Size) -> Tensor:

@@ -37,6 +37,8 @@ def fit(
     batch_size: int = BATCH_SIZE,
     meta_batch_size: int | None = None,
     steps_per_epoch: int | None = None,
+    patience: int | None = None,
+    select_from: int = 1,
     lr: float = 1e-2,
     optimizer: Callable[..., torch.optim.Optimizer] = SGD,
     clip: float | None = None,
@@ -60,7 +62,7 @@ def fit(
 
     Args:
         model: gives the architecture; it is not changed.
-        epochs: number of evaluations; an epoch has ``steps_per_epoch`` steps.
+        epochs: number of evaluations after training has begun, at most; an epoch has ``steps_per_epoch`` steps.
         batch_size: rows per step, drawn from shuffled passes over the training split (a batch may
             span two passes, so that all batches have this size).
         meta_batch_size: rows of the meta split per step, for methods that look at it; four
@@ -68,6 +70,11 @@ def fit(
         steps_per_epoch: one pass over the training split, rounded down, when None. For a per-epoch
             method these are the steps of one of its branches that trains on all of its data once
             (see :class:`mtlkit.merging.Merging` for a comparison at equal cost).
+        patience: a seed is finished once its main-task loss on the meta split has not fallen below its lowest
+            for this many epochs; what is recorded of it does not depend on the seeds that go on. All seeds
+            train for ``epochs`` when None.
+        select_from: first epoch that may be selected (:meth:`mtlkit.results.Runs.selected`), such as the first
+            after a drift. The state before training never is.
         lr: learning rate, handed to ``optimizer``.
         optimizer: called with the stacked parameters and ``lr``; an elementwise optimiser of
             ``torch.optim``.
@@ -85,7 +92,7 @@ def fit(
         watch: called after every epoch with the frame's rows of metric ``weight`` so far.
 
     Raises:
-        ValueError: a batch larger than its split, no epochs, no steps, no seeds, tasks the model has no
+        ValueError: a batch larger than its split, no epochs, no steps, no patience, no seeds, tasks the model has no
             head for, a layer that cannot be stacked (:class:`mtlkit.stack.Stack`), an optimiser that is not
             elementwise, ``watch`` with several processes, ``clip`` or ``compile`` for a per-epoch method.
         TypeError: ``weighting`` is neither a Weighting nor a Merging.
@@ -109,9 +116,11 @@ def fit(
     if chunk is None:
         chunk = len(seeds) if stacks_well(model, device) else 1
     counts = {"epochs": epochs, "steps_per_epoch": steps_per_epoch, "chunk": chunk, "jobs": jobs}
-    for what, number in counts.items():
-        if number < 1:
+    for what, number in {**counts, "patience": patience}.items():
+        if number is not None and number < 1:
             raise ValueError(f"{what} is {number}, expected at least 1")
+    if not 1 <= select_from <= epochs:
+        raise ValueError(f"select_from is {select_from}, expected an epoch from 1 to {epochs}")
     if watch is not None and jobs > 1:
         raise ValueError(f"jobs is {jobs}, but watch sees one process only: expected jobs=1")
     if isinstance(weighting, Merging) and (clip is not None or compile):
@@ -121,8 +130,9 @@ def fit(
     chunks = [seeds[start : start + chunk] for start in range(0, len(seeds), chunk)]
     train = functools.partial(
         _train, model, data, weighting, epochs=epochs, batch_size=batch_size, meta_batch_size=meta_batch_size,
-        steps_per_epoch=steps_per_epoch, lr=lr, optimizer=optimizer, clip=clip, dtype=dtype, autocast=autocast,
-        compile=compile, device=device, label=name or type(weighting).__name__,
+        steps_per_epoch=steps_per_epoch, patience=patience, select_from=select_from, lr=lr, optimizer=optimizer,
+        clip=clip, dtype=dtype, autocast=autocast, compile=compile, device=device,
+        label=name or type(weighting).__name__,
     )  # fmt: skip
     if jobs > 1 and len(chunks) > 1:
         return join(joblib.Parallel(n_jobs=jobs)(joblib.delayed(train)(part) for part in chunks))
@@ -144,6 +154,8 @@ def _train(
     batch_size: int,
     meta_batch_size: int,
     steps_per_epoch: int,
+    patience: int | None,
+    select_from: int,
     lr: float,
     optimizer: Callable[..., torch.optim.Optimizer],
     clip: float | None,
@@ -168,7 +180,7 @@ def _train(
     meta_rows = Batches(len(data.meta), meta_batch_size, streams["meta order"])
     like = next(iter(stack.parameters.values())).detach()
     state = tree_map(lambda t: t.expand(len(seeds), *t.shape).clone(), weighting.init(len(data.tasks), like))
-    recorder = Recorder(label, seeds, draws, splits)
+    recorder = Recorder(label, seeds, draws, splits, patience, select_from)
     if isinstance(weighting, Merging):
         branches = Branches(
             stack.losses,
@@ -200,7 +212,8 @@ def _train(
         return {name: field() for name, field in fields.items() if name in weighting.reads}
 
     def evaluate() -> None:
-        recorder.evaluated({split: stack.outputs(rows.x) for split, rows in splits.items()})
+        outputs = {split: stack.outputs(rows.x) for split, rows in splits.items()}
+        recorder.evaluated(outputs, {**stack.parameters, **stack.buffers})
 
     evaluate()
     for epoch in progress(range(1, epochs + 1), f"{label} on {data.name}"):
@@ -227,6 +240,6 @@ def _train(
         evaluate()
         if watch is not None:
             watch(recorder.weight_rows())
-        if recorder.all_diverged():
+        if recorder.all_finished():
             break
-    return recorder.runs({**stack.parameters, **stack.buffers})
+    return recorder.runs()

@@ -324,11 +324,11 @@ class _Run:
 
 
 def _losses(run: _Run, tasks: Sequence[Task], targets: Packed, own: Params) -> Tensor:
-    return run(own, lambda outputs: per_sample_losses(tasks, outputs, targets))
+    return run(own, lambda outputs: per_sample_losses(tasks, outputs, targets, training=True))
 
 
 def _columns(run: _Run, tasks: Sequence[Task], targets: Packed, own: Params) -> list[Tensor]:
-    return run(own, lambda outputs: separate_losses(tasks, outputs, targets))
+    return run(own, lambda outputs: separate_losses(tasks, outputs, targets, training=True))
 
 
 def _wide(output: Any) -> Any:

@@ -41,9 +41,9 @@ def convolutional(data):
 def assert_same(runs, others, tolerance=1e-10):
     pd.testing.assert_frame_equal(runs.frame, others.frame, rtol=tolerance, atol=tolerance)
     pd.testing.assert_frame_equal(runs.samples, others.samples, rtol=tolerance, atol=tolerance)
-    assert runs.state.keys() == others.state.keys()
-    for name, value in runs.state.items():
-        torch.testing.assert_close(value, others.state[name], rtol=tolerance, atol=tolerance)
+    assert runs.states["last"].keys() == others.states["last"].keys()
+    for name, value in runs.states["last"].items():
+        torch.testing.assert_close(value, others.states["last"][name], rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("network", [model, convolutional])
@@ -163,7 +163,7 @@ def test_gradients_are_clipped_as_in_a_plain_loop(clip):
             nn.utils.clip_grad_norm_(net.parameters(), clip)
             descent.step()
         for name, value in net.state_dict().items():
-            torch.testing.assert_close(runs.state_dict(seed)[name], value, rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(runs.state_dict(seed, "last")[name], value, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
@@ -218,7 +218,7 @@ def test_half_precision_is_near_and_keeps_parameters_whole(network, method):
     data = small()
     options = {"epochs": 2, "batch_size": 8, "seeds": 2, "device": "cpu"}
     half, whole = (mtl.fit(network(data), data, method, autocast=autocast, **options) for autocast in (True, False))
-    assert all(value.dtype == torch.float32 for value in half.state.values())
+    assert all(value.dtype == torch.float32 for value in half.states["last"].values())
     assert not half.frame["diverged"].any()
     a, b = (runs.frame.query("metric == 'loss'")["value"].to_numpy() for runs in (half, whole))
     assert (a != b).any()

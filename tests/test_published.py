@@ -4,8 +4,7 @@ from torchjd.aggregation import CAGrad, CAGradWeighting
 
 import mtlkit as mtl
 from mtlkit import published
-from mtlkit.signals import Problem, Signal
-from mtlkit.weighting import step
+from mtlkit.signals import Signal
 
 
 @pytest.fixture
@@ -63,40 +62,139 @@ def test_ol_aux_and_gradnorm_as_published_are_uniform_weighting(gradients):
         torch.testing.assert_close(w, torch.full((4,), 0.25, dtype=torch.float64))
 
 
-@pytest.mark.parametrize(("eta", "divided"), [(1e-3, True), (1e-4, True), (1e-3, False)])
-def test_slgrad_goes_on_from_its_look_ahead_step(eta, divided):
-    make = torch.Generator().manual_seed(1)
+BATCH, TASKS = 6, (mtl.Task("main", "regression"), mtl.Task("aux", "binary"), mtl.Task("other", "regression"))
+LABELS = ["main", "aux", "other"]
 
-    def draw(*shape):
-        return torch.randn(*shape, dtype=torch.float64, generator=make)
 
-    x, y, x_meta, y_meta, start = draw(5, 3), draw(5, 2), draw(6, 3), draw(6), draw(3, 2)
+def draw(seed, missing=0.2):
+    """A batch, and a meta batch of the main task."""
+    g = torch.Generator().manual_seed(seed)
 
-    def losses(w):
-        return ((x @ w).tanh() - y).square()
+    def normal(*shape):
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
 
-    def meta_loss(w):
-        return ((x_meta @ w)[:, 0].tanh() - y_meta).square().mean()
+    x, x_meta = normal(BATCH, 3), normal(9, 3)
+    y = {"main": x.sum(1) + normal(BATCH), "aux": (x[:, 0] > 0).double(), "other": normal(BATCH)}
+    absent = torch.rand(BATCH, 3, generator=g) < missing
+    y = {name: label.masked_fill(absent[:, t], torch.nan) for t, (name, label) in enumerate(y.items())}
+    return x, y, x_meta, x_meta.sum(1) + normal(9)
 
-    def slope(loss, at):
-        at = at.detach().requires_grad_()
-        return torch.autograd.grad(loss(at), at)[0]
 
-    ahead = start - eta * slope(lambda w: losses(w).mean(0).mean(), start)
-    g = slope(meta_loss, ahead)
-    weights = torch.zeros(5, 2, dtype=torch.float64)
-    for b in range(5):
-        for t in range(2):
-            weights[b, t] = max((slope(lambda w, b=b, t=t: losses(w)[b, t], ahead) * g).sum().item(), 0)
-    weights /= weights.sum()
-    end = ahead - eta / (5 if divided else 1) * slope(lambda w: (weights * losses(w)).sum(), ahead)
+def one_loss(p, x, y, b, t):
+    """ℓ_bt, None without a label."""
+    label, features = y[LABELS[t]][b], torch.tanh(p[0] @ x[b])
+    if label.isnan():
+        return None
+    output = p[1][t] @ features
+    return -torch.log(torch.sigmoid(output if label == 1 else -output)) if t == 1 else (output - label) ** 2
 
-    own = {"w": start.clone().requires_grad_()}
-    problem = Problem(own, ("w",), ("w",), lambda p: losses(p["w"]), lambda p: meta_loss(p["w"]), None)
-    method = published.RealLookahead(lookahead=eta, divided=divided)
-    taken = step(method, problem, method.init(2, start), present=torch.ones(5, 2, dtype=torch.bool))
-    taken.objective.backward()
-    found = start - eta * own["w"].grad
-    torch.testing.assert_close(found - start, end - start, rtol=0, atol=2 * eta**2)
-    assert (found - ahead).abs().max() > 0.05 * eta
-    torch.testing.assert_close(taken.state.weights, weights.sum(0))
+
+def moved(p, x, y, weights, size):
+    """The parameters after a real step on Σ w_bt ℓ_bt / B, one sample and task after the other."""
+    total = [torch.zeros_like(v) for v in p]
+    for b in range(BATCH):
+        for t in range(3):
+            if (loss := one_loss(p, x, y, b, t)) is not None:
+                for sum_, g in zip(total, torch.autograd.grad(loss, p, materialize_grads=True), strict=True):
+                    sum_ += weights[b][t] * g / BATCH
+    return [(v - size * g).detach().requires_grad_() for v, g in zip(p, total, strict=True)]
+
+
+def as_published(p, current, x, y, x_meta, y_meta, size):
+    """Both steps of the published code, and the weights that it measures between them."""
+    ahead = moved(p, x, y, current, size)
+    main = torch.stack([(ahead[1][0] @ torch.tanh(ahead[0] @ row) - label) ** 2 for row, label in zip(x_meta, y_meta)])
+    direction = torch.autograd.grad(main.mean(), ahead[0])[0]
+    gains = [[0.0] * 3 for _ in range(BATCH)]
+    for b in range(BATCH):
+        for t in range(3):
+            if (loss := one_loss(ahead, x, y, b, t)) is not None:
+                gains[b][t] = max((torch.autograd.grad(loss, ahead[0])[0] * direction).sum().item(), 0.0)
+    total = sum(map(sum, gains))
+    weights = [[gain / total if total else 0.0 for gain in row] for row in gains]
+    return moved(ahead, x, y, weights, size), weights
+
+
+class Small(torch.nn.Module):
+    def __init__(self, trunk, heads):
+        super().__init__()
+        self.trunk, self.heads = torch.nn.Parameter(trunk.detach().clone()), torch.nn.Parameter(heads.detach().clone())
+
+    def forward(self, x):
+        features = torch.tanh(x @ self.trunk.T)
+        return dict(zip(LABELS, (features @ self.heads.T).unbind(1), strict=True))
+
+
+def start(seed):
+    g = torch.Generator().manual_seed(seed)
+    return [torch.randn(4, 3, generator=g, dtype=torch.float64), torch.randn(3, 4, generator=g, dtype=torch.float64)]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_slgrad_as_published_equals_a_slow_loop_at_every_step(seed):
+    eta = 0.3
+    model = Small(*start(seed))
+    weigh = mtl.Weigher(model, TASKS, published.RealLookahead(lookahead=eta, batch_size=BATCH), shared=["trunk"])
+    current = [[1 / (3 * BATCH)] * 3 for _ in range(BATCH)]
+    descent = torch.optim.SGD(model.parameters(), lr=eta)
+    carried = 0.0
+    for step_ in range(5):
+        x, y, x_meta, y_meta = draw(100 * seed + step_)
+        p = [v.detach().clone().requires_grad_() for v in (model.trunk, model.heads)]
+        end, weights = as_published(p, current, x, y, x_meta, y_meta, eta)
+        present = torch.stack([~y[name].isnan() for name in LABELS], 1)
+        kept = torch.tensor(current, dtype=torch.float64) * present
+        expected = (kept + torch.tensor(weights, dtype=torch.float64)) / BATCH
+        descent.zero_grad()
+        weigh(x, y, meta=(x_meta, {"main": y_meta})).backward()
+        torch.testing.assert_close(weigh.weights, expected, rtol=1e-9, atol=1e-14)
+        descent.step()
+        for after, before, slow in zip((model.trunk, model.heads), p, end, strict=True):
+            assert (after - slow).abs().max() < 0.05 * (slow - before).abs().max()
+        if step_:
+            carried += kept.max().item()
+        current = weights
+    assert carried > 0.1
+
+
+def test_both_steps_together_agree_with_one_after_the_other_to_second_order():
+    x, y, x_meta, y_meta = draw(0)
+    current = [[0.6 if (b, t) == (1, 0) else 0.4 / 17 for t in range(3)] for b in range(BATCH)]
+    errors = []
+    for eta in (0.2, 0.1, 0.05):
+        p = [v.requires_grad_() for v in start(0)]
+        end, _ = as_published(p, current, x, y, x_meta, y_meta, eta)
+        model = Small(*p)
+        weigh = mtl.Weigher(model, TASKS, published.RealLookahead(eta, BATCH), shared=["trunk"])
+        weigh.load_state_dict(weigh.state_dict() | {"state": [torch.tensor(current, dtype=torch.float64)]})
+        weigh(x, y, meta=(x_meta, {"main": y_meta})).backward()
+        found = [v - eta * v.grad for v in (model.trunk, model.heads)]
+        errors.append(sum((a - b).square().sum() for a, b in zip(found, end, strict=True)).sqrt().item())
+    assert errors[-1] > 1e-9
+    assert errors[0] / errors[1] == pytest.approx(4, abs=0.2)
+    assert errors[1] / errors[2] == pytest.approx(4, abs=0.1)
+
+
+def test_slgrad_as_published_runs_stacked_alone_and_compiled_alike():
+    data = mtl.datasets.load("digits", main=8, label_noise=0.4)
+    method = published.RealLookahead(lookahead=0.1, batch_size=16)
+    options = {
+        "seeds": 2, "epochs": 1, "steps_per_epoch": 3, "batch_size": 16, "meta_batch_size": 20, "lr": 0.1,
+        "dtype": torch.float64, "device": "cpu",
+    }  # fmt: skip
+    model = mtl.models.mlp(data, hidden=(8,))
+    together = mtl.fit(model, data, method, **options)
+    for change in ({"chunk": 1}, {"compile": True}):
+        other = mtl.fit(model, data, method, **options, **change)
+        for name, value in together.state.items():
+            torch.testing.assert_close(other.state[name], value, rtol=1e-9, atol=1e-12)
+    assert together.weights().query("metric == 'weight'")["value"].sum() > 0
+
+
+def test_slgrad_as_published_refuses_a_batch_of_another_size():
+    x, y, x_meta, y_meta = draw(0)
+    weigh = mtl.Weigher(Small(*start(0)), TASKS, published.RealLookahead(batch_size=BATCH + 1), shared=["trunk"])
+    with pytest.raises(ValueError, match="weights for 7 samples, found a batch of 6"):
+        weigh(x, y, meta=(x_meta, {"main": y_meta}))
+    with pytest.raises(ValueError, match="batch_size is 0, expected a finite number of at least 1"):
+        published.RealLookahead(batch_size=0)

@@ -17,7 +17,9 @@ def runs(method, losses, *, dataset="d", diverged=()):
         for split, value in zip(("meta", "test"), pair, strict=True)
     ]
     columns = ["dataset", "method", "seed", "epoch", "split", "task", "metric", "value", "diverged"]
-    return Runs(pd.DataFrame(rows, columns=columns), pd.DataFrame(), "main", {"w": torch.arange(len(losses))})
+    return Runs(
+        pd.DataFrame(rows, columns=columns), pd.DataFrame(), "main", {"selected": {"w": torch.arange(len(losses))}}
+    )
 
 
 A = runs("a", {0: [(3, 30), (1, 10), (2, 20)], 5: [(1, 12), (2, 22), (0.5, 6)]})

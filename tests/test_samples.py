@@ -70,7 +70,7 @@ def test_losses_are_those_of_the_trained_models(runs, data):
     model = mtl.models.mlp(data, hidden=(8,)).double()
     table = sample_losses(runs, model, data).set_index(["seed", "row", "task"])["loss"]
     for seed in runs.seeds:
-        model.load_state_dict(runs.state_dict(seed))
+        model.load_state_dict(runs.state_dict(seed, "last"))
         train = data.resample(seed).train
         for b in range(0, len(train), 7):
             output = model(train.x[b : b + 1])

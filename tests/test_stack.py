@@ -78,9 +78,9 @@ def test_fit_trains_them_as_a_plain_loop_does(name):
             descent.zero_grad()
             per_sample_losses(TASKS, net(rows.x), pack(TASKS, rows.y)).mean().backward()
             descent.step()
-        assert set(runs.state_dict(seed)) == set(net.state_dict())
+        assert set(runs.state_dict(seed, "last")) == set(net.state_dict())
         for n, value in net.state_dict().items():
-            torch.testing.assert_close(runs.state_dict(seed)[n], value, rtol=1e-9, atol=1e-11)
+            torch.testing.assert_close(runs.state_dict(seed, "last")[n], value, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -89,8 +89,8 @@ def test_a_seed_is_the_same_alone_under_every_kind_of_method(name, method):
     options = {"epochs": 2, "batch_size": 8, **DOUBLE}
     together = mtl.fit(model(TRAINED[name]()), data(), method, seeds=SEEDS, **options)
     alone = mtl.fit(model(TRAINED[name]()), data(), method, seeds=SEEDS[1:], **options)
-    for n, value in alone.state_dict(SEEDS[1]).items():
-        torch.testing.assert_close(together.state_dict(SEEDS[1])[n], value, rtol=1e-9, atol=1e-11)
+    for n, value in alone.state_dict(SEEDS[1], "last").items():
+        torch.testing.assert_close(together.state_dict(SEEDS[1], "last")[n], value, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize(("layer", "shape"), [(nn.Dropout(0.3), (500, 40)), (nn.Dropout2d(0.3), (500, 40, 3, 2))])

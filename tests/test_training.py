@@ -77,7 +77,7 @@ def test_fit_equals_a_loop_over_samples_and_tasks(weighting, missing):
     )  # fmt: skip
     for seed in seeds:
         expected = by_hand(data, weighting, seed, steps=8, batch=9, meta_batch=7, lr=0.05)
-        for name, value in runs.state_dict(seed).items():
+        for name, value in runs.state_dict(seed, "last").items():
             torch.testing.assert_close(value, expected[name], rtol=1e-9, atol=1e-12)
 
 
@@ -87,8 +87,8 @@ def test_a_seed_gives_the_same_alone_and_among_others(weighting):
     options = {"epochs": 3, "batch_size": 8, **DOUBLE}
     together = mtl.fit(model(data), data, weighting, seeds=5, **options)
     alone = mtl.fit(model(data), data, weighting, seeds=[3], **options)
-    for name, value in alone.state_dict(3).items():
-        torch.testing.assert_close(together.state_dict(3)[name], value, rtol=1e-10, atol=1e-12)
+    for name, value in alone.state_dict(3, "last").items():
+        torch.testing.assert_close(together.state_dict(3, "last")[name], value, rtol=1e-10, atol=1e-12)
     a, b = (r.frame[r.frame["seed"] == 3].reset_index(drop=True) for r in (together, alone))
     torch.testing.assert_close(torch.tensor(a["value"].values), torch.tensor(b["value"].values), equal_nan=True)
     assert a.drop(columns="value").equals(b.drop(columns="value"))
@@ -100,8 +100,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not():
     first, again = (mtl.fit(model(data), data, mtl.SLGrad(), **options) for _ in "ab")
     assert first.frame.equals(again.frame)
     assert first.samples.equals(again.samples)
-    assert all(torch.equal(first.state[name], again.state[name]) for name in first.state)
-    assert any(not torch.equal(value[0], value[1]) for value in first.state.values())
+    assert all(torch.equal(first.states["last"][name], again.states["last"][name]) for name in first.states["last"])
+    assert any(not torch.equal(value[0], value[1]) for value in first.states["last"].values())
 
 
 def test_the_library_leaves_global_random_state_and_the_model_alone():
@@ -137,8 +137,8 @@ def test_a_diverging_seed_is_marked_and_leaves_the_others_alone():
     sound = mtl.fit(model(data), data, mtl.Uniform(), **options)
     assert runs.frame.groupby("seed")["diverged"].first().tolist() == [False, True, False]
     for seed in (0, 2):
-        for name, value in sound.state_dict(seed).items():
-            assert torch.equal(runs.state_dict(seed)[name], value)
+        for name, value in sound.state_dict(seed, "last").items():
+            assert torch.equal(runs.state_dict(seed, "last")[name], value)
     table = runs.summary("last").loc["Uniform", "main", "loss"]
     assert table["seeds"] == 2
     assert table["missing"] == 1
@@ -160,7 +160,7 @@ def test_a_learnable_problem_is_learned():
     found = runs.summary("last").loc["SLGrad", "main"]["mean"]
     assert found["loss"] < 0.2
     assert found["roc_auc"] > 0.97
-    net.load_state_dict(runs.state_dict(1))
+    net.load_state_dict(runs.state_dict(1, "last"))
     test = data.resample(1).test
     auc = data.main.metrics(net(test.x.float())["main"], test.y["main"])["roc_auc"]
     rows = runs.final("last")

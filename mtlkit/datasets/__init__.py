@@ -6,15 +6,16 @@ import functools
 import inspect
 from dataclasses import replace
 
+from mtlkit import recipes
 from mtlkit.datasets import files
 from mtlkit.datasets.base import Dataset, Split
 from mtlkit.datasets.card import Card
 from mtlkit.datasets.cifar import cifar10
 from mtlkit.datasets.digits import digits
-from mtlkit.datasets.mnist import FOLDERS, overlaid
+from mtlkit.datasets.mnist import FOLDERS, SINGLE, one_vs_rest, overlaid
 from mtlkit.datasets.nyuv2 import nyuv2
 from mtlkit.datasets.overlay import multi_digits
-from mtlkit.datasets.synthetic import toy_regression
+from mtlkit.datasets.synthetic import synthetic, toy_regression
 from mtlkit.datasets.tabular import from_frame
 from mtlkit.datasets.uci import adult, parkinsons
 
@@ -25,15 +26,18 @@ _LOADERS = {
     "cifar10": cifar10,
     "digits": digits,
     "multi_digits": multi_digits,
+    **{name: functools.partial(one_vs_rest, name) for name in SINGLE},
     **{name: functools.partial(overlaid, name) for name in FOLDERS},
     "nyuv2": nyuv2,
     "parkinsons": parkinsons,
+    "synthetic": synthetic,
     "toy_regression": toy_regression,
 }
 _FOLDERS = {
     "adult": ("adult",),
     "cifar10": ("cifar-10-batches-py",),
     "parkinsons": ("parkinsons-telemonitoring",),
+    **{name: (folder,) for name, folder in SINGLE.items()},
     **FOLDERS,
 }
 
@@ -55,7 +59,8 @@ def load(name: str, *, seed: int = 0, **options) -> Dataset:
     Args:
         seed: draws the split, the label noise and, for synthetic data, the data themselves.
         options: the keyword arguments of the function of that name in :mod:`mtlkit.datasets`
-            (:func:`mtlkit.datasets.mnist.overlaid` for the multi_mnist family).
+            (:func:`mtlkit.datasets.mnist.one_vs_rest` for mnist and fashion_mnist,
+            :func:`mtlkit.datasets.mnist.overlaid` for the multi_mnist family).
 
     Raises:
         ValueError: unknown name, or an option out of its range.
@@ -68,7 +73,8 @@ def load(name: str, *, seed: int = 0, **options) -> Dataset:
     for option in options:
         if option not in allowed:
             raise TypeError(f"data set {name!r} has no option {option!r}, expected some of {', '.join(allowed)}")
-    return replace(loader(seed=seed, **options), redraw=functools.partial(_redraw, name, options))
+    line = recipes.call(loader, name, name="load", **options)
+    return replace(loader(seed=seed, **options), redraw=functools.partial(_redraw, name, options), recipe=line)
 
 
 def _check(name: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from mtlkit import recipes
 from mtlkit.datasets.card import Card
 from mtlkit.tasks import Task, check_tasks
 
@@ -54,6 +55,8 @@ class Dataset:
             change in the course of training; same rows, same shapes. None when they do not.
         redraw: seed to the same data set with another split, other label noise and, for
             synthetic data, other data. None when there is just this one draw.
+        recipe: the line that makes this data set again, whatever the seed (:mod:`mtlkit.recipes`); empty where
+            there is none, as for a table of the user's own.
 
     Raises:
         ValueError: an empty split, non-finite inputs, a target that does not fit its task.
@@ -71,6 +74,7 @@ class Dataset:
     scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     train_at: Callable[[int], Split] | None = field(default=None, repr=False)
     redraw: Callable[[int], Dataset] | None = field(default=None, repr=False)
+    recipe: str = ""
 
     def __post_init__(self) -> None:
         check_tasks(self.tasks)
@@ -108,10 +112,19 @@ class Dataset:
         """The draw that belongs to ``seed``, with the same options; itself where there is one draw only."""
         return self if self.redraw is None else self.redraw(seed)
 
-    def _variant(self, change: Callable[[Dataset], Dataset]) -> Dataset:
-        redraw = self.redraw
-        changed = change(self)
-        return changed if redraw is None else replace(changed, redraw=lambda seed: change(redraw(seed)))
+    def variant(self, change: Callable[[Dataset], Dataset], recipe: Callable[[str], str]) -> Dataset:
+        """This data set changed, at every seed.
+
+        Args:
+            change: from a draw to the changed draw.
+            recipe: from this data set's recipe to that of the changed one.
+        """
+        redraw, line = self.redraw, recipe(self.recipe) if self.recipe else ""
+
+        def changed(draw: Dataset) -> Dataset:
+            return replace(change(draw), recipe=line)
+
+        return changed(self) if redraw is None else replace(changed(self), redraw=lambda seed: changed(redraw(seed)))
 
     def only(self, names: Sequence[str]) -> Dataset:
         """The same rows with these tasks only, in this order (the first becomes the main task).
@@ -135,31 +148,60 @@ class Dataset:
             splits = {where: cut(split) for where, split in data.splits.items()}
             return replace(data, tasks=tasks, **splits, train_at=_then(data.train_at, cut))
 
-        return self._variant(narrow)
+        return self.variant(narrow, lambda line: f"{line}.only({recipes.of(list(names))})")
 
-    def train_on_meta(self, share: float | None) -> Dataset:
+    def forward_corrected(self, flip: float) -> Dataset:
+        """The same rows, where training knows that this share of the main task's labels is flipped.
+
+        Args:
+            flip: see :class:`mtlkit.Task`; 0 to 1.
+
+        Raises:
+            ValueError: a share outside [0, 1], a main task that is not binary.
+        """
+
+        def correct(data: Dataset) -> Dataset:
+            return replace(data, tasks=(replace(data.main, flip=flip), *data.tasks[1:]))
+
+        return self.variant(correct, lambda line: f"{line}.forward_corrected({flip})")
+
+    def train_on_meta(self, share: float | None, hold_out: float = 0.0) -> Dataset:
         """Let training use the clean meta rows directly, as any method could.
 
         Args:
             share: None pools train and meta as they are; a number in (0, 1) repeats the meta rows
                 until they are that share of the training rows (0.5: half of each batch on average);
                 1 trains on the meta rows alone.
+            hold_out: share of the meta rows that are not trained on and become the meta split, which
+                chooses epoch and learning rate: the last ``round(hold_out * n_meta)``. With 0 the meta split
+                stays whole, so that the choice is made on rows that are trained on.
 
         Raises:
-            ValueError: a share outside (0, 1].
+            ValueError: a share outside (0, 1], a ``hold_out`` that leaves no row on either side.
         """
         if share is not None and not 0 < share <= 1:
             raise ValueError(f"share is {share}, expected None or a number above 0 and at most 1")
 
+        held = round(hold_out * len(self.meta))
+        if not 0 <= hold_out < 1 or (hold_out and not 0 < held < len(self.meta)):
+            raise ValueError(
+                f"hold_out is {hold_out}, expected 0, or a share of the {len(self.meta)} meta rows that leaves "
+                "at least one on either side"
+            )
+
         def mix(data: Dataset) -> Dataset:
             train, meta = data.train, data.meta
+            if held:
+                meta, kept = (meta.take(rows) for rows in torch.arange(len(meta)).split([len(meta) - held, held]))
+                data = replace(data, meta=kept)
             if share == 1:
                 return replace(data, train=meta, train_at=None)
             repeats = len(meta) if share is None else max(1, round(len(train) * share / (1 - share)))
             extra = meta.take(torch.arange(repeats) % len(meta))
             return replace(data, train=join(train, extra), train_at=_then(data.train_at, lambda s: join(s, extra)))
 
-        return self._variant(mix)
+        options = recipes.call(Dataset.train_on_meta, share, name="train_on_meta", hold_out=hold_out)
+        return self.variant(mix, lambda line: f"{line}.{options}")
 
 
 def _then(train_at: Callable[[int], Split] | None, change: Callable[[Split], Split]) -> Callable[[int], Split] | None:

@@ -44,4 +44,4 @@ def with_drift(data: Dataset, after: int, *, seed: int = 0) -> Dataset:
 
         return replace(draw, train_at=train_at)
 
-    return data._variant(drifting)
+    return data.variant(drifting, lambda line: f"with_drift({line}, {after}, seed={seed})")

@@ -1,18 +1,22 @@
-"""Multi-MNIST, Multi-Fashion and the mixture of both."""
+"""MNIST and Fashion-MNIST: as ten one-vs-rest tasks, and overlaid in pairs (Multi-MNIST and its relatives)."""
 
 from __future__ import annotations
 
 import functools
 import gzip
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mtlkit.datasets import files
-from mtlkit.datasets.base import Dataset, Split, check_share, check_sizes, main_first
+from mtlkit.datasets.base import Dataset, Split, check_share, check_sizes, choose, main_first
+from mtlkit.datasets.noise import flip_labels, with_main_labels
 from mtlkit.datasets.overlay import SIDES, draw_pairs, paired, tasks, with_label_noise
+from mtlkit.tasks import Task
 
 SHIFT = 8
 N_TRAIN, N_META, N_TEST = 45_000, 15_000, 10_000
@@ -24,8 +28,84 @@ FOLDERS = {
     "multi_fashion_mnist": ("mnist", "fashion-mnist"),
 }
 """Data set to the folders of its left and right images."""
+SINGLE = {"mnist": "mnist", "fashion_mnist": "fashion-mnist"}
+"""Data set of single images to its folder."""
 _LICENCES = {"mnist": "CC BY-SA 3.0 (as commonly stated)", "fashion-mnist": "MIT"}
 _SOURCES = {"mnist": "MNIST (LeCun, Cortes, Burges)", "fashion-mnist": "Fashion-MNIST (Xiao, Rasul, Vollgraf)"}
+
+
+def one_vs_rest(
+    name: str,
+    *,
+    main: int = 8,
+    label_noise: float = 0.0,
+    noise: str = "flip",
+    n_train: int = 1000,
+    n_meta: int = 200,
+    n_test: int = 10_000,
+    pixels: int = 28,
+    seed: int = 0,
+) -> Dataset:
+    """Ten one-vs-rest tasks, ``is_0`` to ``is_9``, the chosen ``main`` class first.
+
+    No two seeds share a training or meta image: one fixed permutation of the 60,000 training images
+    is cut into blocks of ``n_train + n_meta``, and seed s has the s-th block, its first ``n_train``
+    images for training. The test split is the first ``n_test`` of the 10,000 test images, in their
+    order, and the same object for every seed. Inputs are (``pixels``²,) numbers, 0 to 1, in float32.
+    ``rows`` counts the test images from 60,000 on.
+
+    Args:
+        name: ``"mnist"`` or ``"fashion_mnist"``.
+        main: class of the main task; the classes of Fashion-MNIST are named in :data:`CLOTHES`.
+        label_noise: share of the main task's training labels that is chosen to be made wrong, exactly
+            ``round(share * n_train)`` of them; the seed draws which.
+        noise: see :func:`mtlkit.datasets.noise.flip_labels`; a label that ``"background"`` leaves
+            as it is does not count as noisy.
+        pixels: a side of the image, 28, or 14 or 7 for means over squares of 2x2 or 4x4 pixels.
+
+    Raises:
+        ValueError: a share outside [0, 1], an unknown class or ``noise``, an empty split, another number of
+            ``pixels``, a seed for which no images are left, a damaged file.
+        FileNotFoundError: a file that is not there and could not be downloaded.
+    """
+    check_share("label_noise", label_noise)
+    order = tuple(main_first(range(10), main))
+    if pixels not in (28, 14, 7):
+        raise ValueError(f"pixels is {pixels}, expected 28, 14 or 7")
+    check_sizes(N_TRAIN + N_META, n_train=n_train, n_meta=n_meta)
+    check_sizes(N_TEST, n_test=n_test)
+    permutation = torch.randperm(N_TRAIN + N_META, generator=torch.Generator().manual_seed(0))
+    drawn = own_block(permutation, n_train + n_meta, seed)
+    folder = SINGLE[name]
+    paths = tuple(files.fetch(file) for file in files.needed(folder))
+    images, classes = _source(folder, paths)
+    train, meta = (_single(images, classes, rows, order, pixels) for rows in drawn.split([n_train, n_meta]))
+    chosen = choose(n_train, label_noise, torch.Generator().manual_seed(seed))
+    return Dataset(
+        name,
+        tuple(Task(task, "binary") for task in train.y),
+        with_main_labels(train, flip_labels(train.y[f"is_{main}"], chosen, noise)),
+        meta,
+        _single_test(folder, paths, n_test, order, pixels),
+        source=_SOURCES[folder],
+        licence=_LICENCES[folder],
+        classes={f"is_{c}": ("rest", CLOTHES[c]) for c in order} if folder == "fashion-mnist" else {},
+    )
+
+
+def own_block(rows: Tensor, size: int, seed: int) -> Tensor:
+    """The (size,) part of ``rows`` that is ``seed``'s own: entries ``seed * size`` and following.
+
+    Raises:
+        ValueError: a seed for which no whole block is left.
+    """
+    blocks = len(rows) // size
+    if not 0 <= seed < blocks:
+        raise ValueError(
+            f"seed is {seed}, expected one from 0 to {blocks - 1}: "
+            f"{len(rows)} training rows give {blocks} disjoint draws of {size}"
+        )
+    return rows[seed * size : (seed + 1) * size]
 
 
 def overlaid(
@@ -85,6 +165,20 @@ def overlaid(
         licence="; ".join(f"{folder}: {_LICENCES[folder]}" for folder in kinds),
         classes={side: CLOTHES for side in order if sides[side] == "fashion-mnist"},
     )
+
+
+def _single(images: Tensor, classes: Tensor, rows: Tensor, order: Sequence[int], pixels: int) -> Split:
+    return Split(
+        F.avg_pool2d(images[rows].unsqueeze(1) / 255, 28 // pixels).flatten(1),
+        {f"is_{c}": (classes[rows] == c).float() for c in order},
+        rows,
+        torch.zeros(len(rows), len(order), dtype=torch.bool),
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _single_test(folder: str, paths: tuple[Path, ...], n: int, order: tuple[int, ...], pixels: int) -> Split:
+    return _single(*_source(folder, paths), torch.arange(N_TRAIN + N_META, N_TRAIN + N_META + n), order, pixels)
 
 
 @functools.lru_cache(maxsize=2)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mtlkit.datasets import files
 from mtlkit.datasets.base import Dataset, check_share, check_sizes, choose, main_first
+from mtlkit.datasets.mnist import own_block
 from mtlkit.datasets.noise import flip_labels, with_main_labels
 from mtlkit.datasets.tabular import Table, group_numbers, grouped_rows
 
@@ -28,6 +29,7 @@ def adult(
     main: str = "income",
     label_noise: float = 0.0,
     noise: str = "flip",
+    n_train: int | None = None,
     n_meta: int = 2000,
     seed: int = 0,
 ) -> Dataset:
@@ -35,9 +37,10 @@ def adult(
 
     The columns that say so (marital status and both education columns) are no inputs; note that
     ``relationship``, which stays, still tells most of the marital status. Missing entries ("?")
-    have code 0, see :func:`mtlkit.datasets.from_frame`. Each seed draws the meta split from the 32,561 training
-    rows; the test split is the 16,281 published test rows, numbered from 32,561 on. The files hold
-    some identical rows, which are kept.
+    have code 0, see :func:`mtlkit.datasets.from_frame`. Training and meta rows come from the 32,561 published
+    training rows; the test split is the 16,281 published test rows, numbered from 32,561 on. Inputs are
+    standardised by the training split, those of the test split too. The files hold some identical
+    rows, which are kept.
 
     Args:
         main: the main task.
@@ -45,18 +48,28 @@ def adult(
             exactly ``round(share * n_train)`` of them.
         noise: see :func:`mtlkit.datasets.noise.flip_labels`; a label that ``"background"`` leaves
             as it is does not count as noisy.
+        n_train: None: each seed draws its meta split from the training rows and trains on all
+            others, so that seeds share most rows. A number: no two seeds share a training or meta row.
+            One fixed permutation of the training rows is cut into blocks of ``n_train + n_meta``, and
+            seed s has the s-th block, its first ``n_train`` rows for training.
 
     Raises:
-        ValueError: a share outside [0, 1], an unknown task or ``noise``, an empty split, a damaged file.
+        ValueError: a share outside [0, 1], an unknown task or ``noise``, an empty split, a seed for which
+            no rows are left, a damaged file.
         FileNotFoundError: a file that is not there and could not be downloaded.
     """
     check_share("label_noise", label_noise)
     order = main_first(("income", "never_married", "education"), main)
     table, n_published = _adult(*(files.fetch(name) for name in files.needed("adult")))
-    check_sizes(n_published - 1, n_meta=n_meta)
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randperm(n_published, generator=generator)
-    n_train = n_published - n_meta
+    if n_train is None:
+        check_sizes(n_published - 1, n_meta=n_meta)
+        drawn = torch.randperm(n_published, generator=generator)
+        n_train = n_published - n_meta
+    else:
+        check_sizes(n_published, n_train=n_train, n_meta=n_meta)
+        permutation = torch.randperm(n_published, generator=torch.Generator().manual_seed(0))
+        drawn = own_block(permutation, n_train + n_meta, seed)
     data = table.dataset("adult", drawn[:n_train], drawn[n_train:], torch.arange(n_published, table.rows)).only(order)
     chosen = choose(n_train, label_noise, generator)
     return replace(

@@ -6,8 +6,10 @@ from torch import nn
 
 from mtlkit.datasets import Dataset
 from mtlkit.models.base import MultiTaskModel, check_images
+from mtlkit.recipes import remembered
 
 
+@remembered
 def multi_lenet(data: Dataset) -> MultiTaskModel:
     """Multi-LeNet for images of (1, 28, 28): two convolutions and a shared layer of 50, a small head per task.
 
@@ -33,6 +35,7 @@ def multi_lenet(data: Dataset) -> MultiTaskModel:
     return MultiTaskModel(trunk, heads)
 
 
+@remembered
 def lenet(data: Dataset) -> MultiTaskModel:
     """The LeNet of SLGrad's CIFAR-10 study (arXiv 2306.04519) for images of (3, 32, 32).
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mtlkit.datasets import Dataset
 from mtlkit.models.base import MultiTaskModel
+from mtlkit.recipes import remembered
 
 
 class Embed(nn.Module):
@@ -36,6 +37,7 @@ class Embed(nn.Module):
         return torch.cat([x[:, self.others], *vectors], 1)
 
 
+@remembered
 def mlp(
     data: Dataset, hidden: Sequence[int] = (64, 64), head: Sequence[int] = (), embedding: int | None = None
 ) -> MultiTaskModel:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mtlkit.datasets import Dataset
 from mtlkit.models.base import MultiTaskModel, check_images
+from mtlkit.recipes import remembered
 
 GROUPS = 32
 
@@ -42,6 +43,7 @@ class Residual(nn.Module):
         return F.relu(self.residual(x) + self.shortcut(x))
 
 
+@remembered
 def resnet18(data: Dataset, width: int = 64) -> MultiTaskModel:
     """ResNet-18 for images of (3, 32, 32), with one linear head per task.
 

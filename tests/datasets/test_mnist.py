@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from mtlkit.datasets import files, load, mnist
+from mtlkit.datasets.base import Split
 from mtlkit.datasets.overlay import overlay
 
 NAMES = ("multi_fashion", "multi_fashion_mnist", "multi_mnist")
 SIZES = {"n_train": 40, "n_meta": 10, "n_test": 12}
+SINGLE_SIZES = {"n_train": 8, "n_meta": 3, "n_test": 5}
 
 
 def idx(values):
@@ -34,8 +36,8 @@ def small(place, monkeypatch):
             place(f"{folder}/{part}-images-idx3-ubyte.gz", idx(images[cut]))
             place(f"{folder}/{part}-labels-idx1-ubyte.gz", idx(labels[cut]))
     yield found
-    mnist._source.cache_clear()
-    mnist._test.cache_clear()
+    for cached in (mnist._source, mnist._test, mnist._single_test):
+        cached.cache_clear()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,6 +80,92 @@ def test_names_of_classes(small):
     assert load("multi_mnist", **SIZES).classes == {}
     assert load("multi_fashion_mnist", **SIZES).classes == {"right": mnist.CLOTHES}
     assert load("multi_fashion", **SIZES).licence == "fashion-mnist: MIT"
+
+
+@pytest.mark.parametrize("name", list(mnist.SINGLE))
+def test_single_images_are_made_of_their_source(small, name):
+    data = load(name, main=3, seed=1, **SINGLE_SIZES)
+    images, labels = small[mnist.SINGLE[name]]
+    assert [t.name for t in data.tasks] == ["is_3", *(f"is_{d}" for d in (0, 1, 2, 4, 5, 6, 7, 8, 9))]
+    assert [len(s) for s in data.splits.values()] == [8, 3, 5]
+    assert data.test.rows.tolist() == [40, 41, 42, 43, 44]
+    assert max(data.train.rows.max(), data.meta.rows.max()) < 40
+    for split in data.splits.values():
+        rows = split.rows.numpy()
+        assert split.x.dtype == torch.float32
+        np.testing.assert_allclose(split.x, images[rows].reshape(-1, 784) / 255, atol=1e-6)
+        for digit in range(10):
+            np.testing.assert_array_equal(split.y[f"is_{digit}"], labels[rows] == digit)
+    names = {"is_3": ("rest", "dress")}
+    assert data.classes.items() >= names.items() if name == "fashion_mnist" else data.classes == {}
+
+
+def test_draws_of_single_images_are_disjoint(small):
+    draws = [load("mnist", seed=seed, **SINGLE_SIZES) for seed in range(3)]
+    rows = [torch.cat([data.train.rows, data.meta.rows]).tolist() for data in draws]
+    assert len({row for draw in rows for row in draw}) == 33
+    assert rows[0] != sorted(rows[0])
+    longer = load("mnist", seed=1, n_train=3, n_meta=8, n_test=5)
+    assert torch.cat([longer.train.rows, longer.meta.rows]).tolist() == rows[1]
+    message = "seed is {}, expected one from 0 to 2: 40 training rows give 3 disjoint draws of 11"
+    for seed in (-1, 3):
+        with pytest.raises(ValueError, match=message.format(seed)):
+            draws[0].resample(seed)
+
+
+def test_seeds_share_the_tensors_of_the_single_test_split(small):
+    first, second = (load("mnist", seed=seed, label_noise=0.5, **SINGLE_SIZES).test for seed in (0, 2))
+    assert shared(first, second)
+    assert not shared(first, load("mnist", **{**SINGLE_SIZES, "n_test": 4}).test)
+    assert next(iter(load("mnist", main=2, **SINGLE_SIZES).test.y)) == "is_2"
+
+
+@pytest.mark.parametrize(("noise", "share", "expected"), [("flip", 0.5, 4), ("flip", 0.3, 2), ("background", 1, None)])
+def test_label_noise_of_single_images(small, noise, share, expected):
+    labels = small["mnist"][1]
+    main = int(np.bincount(labels[:40]).argmax())
+    for seed in range(3):
+        clean = load("mnist", main=main, seed=seed, **SINGLE_SIZES)
+        noisy = load("mnist", main=main, seed=seed, label_noise=share, noise=noise, **SINGLE_SIZES)
+        before, after = clean.train.y[f"is_{main}"], noisy.train.y[f"is_{main}"]
+        count = int(before.sum()) if expected is None else expected
+        assert int((before != after).sum()) == count
+        assert torch.equal(noisy.train.noisy[:, 0], before != after)
+        assert not noisy.train.noisy[:, 1:].any()
+        assert not noisy.meta.noisy.any()
+        assert torch.equal(clean.train.rows, noisy.train.rows)
+        assert torch.equal(clean.meta.y[f"is_{main}"], noisy.meta.y[f"is_{main}"])
+        if noise == "background":
+            assert not after.any()
+
+
+def test_the_seed_draws_the_noise(small):
+    marks = [load("mnist", seed=seed, label_noise=0.5, **SINGLE_SIZES).train.noisy[:, 0] for seed in range(3)]
+    again = load("mnist", seed=1, label_noise=0.5, **SINGLE_SIZES).train.noisy[:, 0]
+    assert torch.equal(marks[1], again)
+    assert not torch.equal(marks[0], marks[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"main": "8"}, "main is '8', expected one of 0, 1, 2"),
+        ({"main": 10}, "main is 10, expected one of 0, 1, 2"),
+        ({"label_noise": 1.5}, "label_noise is 1.5, expected a number from 0 to 1"),
+        ({"n_meta": 0}, "n_train is 1000 and n_meta is 0, expected at least 1 each and at most 60000 together"),
+        ({"n_test": 10_001}, "n_test is 10001, expected at least 1 each and at most 10000"),
+        ({"seed": 50}, "seed is 50, expected one from 0 to 49: 60000 training rows give 50 disjoint draws of 1200"),
+    ],
+)
+@pytest.mark.parametrize("name", list(mnist.SINGLE))
+def test_bad_options_of_single_images(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        load(name, **options)
+
+
+def test_unknown_noise_of_single_images(small):
+    with pytest.raises(ValueError, match="noise is 'uniform', expected 'flip' or 'background'"):
+        load("mnist", noise="uniform", **SINGLE_SIZES)
 
 
 def test_flipped_byte(small, place):
@@ -166,11 +254,43 @@ def test_real_pairs(real_data, name):
     assert int(max(pools[0].max(), pools[1].max())) < 60_000 <= int(pools[2].min())
 
 
+@pytest.mark.parametrize("name", list(mnist.SINGLE))
+def test_real_single_images(real_data, name):
+    folder = mnist.SINGLE[name]
+    real_data(*files.needed(folder))
+    images, classes = mnist._source(folder, tuple(files.fetch(file) for file in files.needed(folder)))
+    draws = [load(name, seed=seed, label_noise=0.4) for seed in range(50)]
+    seen = torch.cat([split.rows for data in draws for split in (data.train, data.meta)])
+    assert torch.equal(seen.sort().values, torch.arange(60_000))
+    for data in draws:
+        assert [len(s) for s in data.splits.values()] == [1000, 200, 10_000]
+        assert data.train.noisy.sum(0).tolist() == [400] + [0] * 9
+        assert torch.equal(data.train.y["is_8"] != data.train.noisy[:, 0], classes[data.train.rows] == 8)
+        assert shared(data.test, draws[0].test)
+    test = draws[0].test
+    assert torch.equal(torch.stack([test.y[f"is_{d}"] for d in range(10)]).argmax(0), classes[60_000:])
+    assert torch.equal((test.x * 255).round().byte().view(-1, 28, 28), images[60_000:])
+    assert torch.equal(draws[7].resample(9).train.x, draws[9].train.x)
+
+
 def test_real_redraws(real_data):
     real_data(*files.needed("mnist"))
     data, again, other = (load("multi_mnist", seed=seed, n_train=2000, n_meta=500, n_test=500) for seed in (0, 0, 1))
     assert digest(again) == digest(data)
     assert not torch.equal(other.train.rows, data.train.rows)
+
+
+def test_seeds_share_the_real_test_pairs(real_data):
+    real_data(*files.needed("mnist"))
+    first, *others = (load("multi_mnist", seed=seed, n_train=50, n_meta=50).test for seed in range(4))
+    assert len(first) == 10_000
+    assert all(shared(first, other) for other in others)
+
+
+def shared(first: Split, second: Split) -> bool:
+    """Whether two splits hold the same tensors, not only equal ones."""
+    pairs = zip(*((s.x, s.rows, s.noisy, *s.y.values()) for s in (first, second)), strict=True)
+    return all(a is b for a, b in pairs)
 
 
 def digest(data):

@@ -14,11 +14,14 @@ CASES = {
     "adult": {"n_meta": 500},
     "cifar10": SMALL,
     "digits": {},
+    "fashion_mnist": SMALL,
+    "mnist": SMALL,
     "multi_digits": SMALL,
     "multi_fashion": SMALL,
     "multi_fashion_mnist": SMALL,
     "multi_mnist": SMALL,
     "parkinsons": {},
+    "synthetic": SMALL,
     "toy_regression": SMALL,
 }
 NOISY = {name: options for name, options in CASES.items() if name != "parkinsons"}

@@ -50,6 +50,27 @@ def test_adult_from_small_files(place):
     assert torch.equal(other.train.y["income"], clean.train.y["income"])
 
 
+def test_adult_draws_of_a_given_size_are_disjoint(place):
+    place("adult/adult.data", adult_rows(60)[0])
+    place("adult/adult.test", adult_rows(20, ".")[0])
+    draws = [load("adult", n_train=12, n_meta=5, label_noise=0.25, seed=seed) for seed in range(3)]
+    rows = [torch.cat([data.train.rows, data.meta.rows]).tolist() for data in draws]
+    assert len({row for draw in rows for row in draw}) == 51
+    assert max(map(max, rows)) < 60
+    for seed, data in enumerate(draws):
+        assert [len(s) for s in data.splits.values()] == [12, 5, 20]
+        assert data.train.noisy.sum(0).tolist() == [3, 0, 0]
+        assert torch.equal(data.test.rows, torch.arange(60, 80))
+        whole = load("adult", n_meta=10)
+        known = torch.cat([whole.train.rows, whole.meta.rows]).sort().indices
+        education = torch.cat([whole.train.y["education"], whole.meta.y["education"]])[known]
+        assert torch.equal(data.train.y["education"], education[data.train.rows])
+        assert torch.equal(draws[0].resample(seed).train.x, data.train.x)
+    assert not torch.equal(draws[0].train.noisy, draws[1].train.noisy)
+    other = load("adult", n_train=5, n_meta=12, seed=1)
+    assert torch.cat([other.train.rows, other.meta.rows]).tolist() == rows[1]
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -57,6 +78,13 @@ def test_adult_from_small_files(place):
         ("adult", {"label_noise": -0.1}, "label_noise is -0.1, expected a number from 0 to 1"),
         ("adult", {"n_meta": 0}, "n_meta is 0, expected at least 1 each"),
         ("adult", {"n_meta": 40}, "n_meta is 40, expected at least 1 each and at most 29 together"),
+        ("adult", {"n_train": 0, "n_meta": 10}, "n_train is 0 and n_meta is 10, expected at least 1 each"),
+        ("adult", {"n_train": 21, "n_meta": 10}, "n_train is 21 and n_meta is 10, .* at most 30 together"),
+        (
+            "adult",
+            {"n_train": 4, "n_meta": 5, "seed": 3},
+            "seed is 3, expected one from 0 to 2: 30 training rows give 3 disjoint draws of 9",
+        ),
         ("adult", {"noise": "swap", "n_meta": 10}, "noise is 'swap', expected 'flip' or 'background'"),
         ("parkinsons", {"main": "age"}, "main is 'age', expected one of motor_UPDRS, total_UPDRS"),
         ("parkinsons", {"meta_subjects": 0}, "meta_subjects is 0 and test_subjects is 10, expected at least 1"),
@@ -93,6 +121,31 @@ def test_real_adult(real_data):
     np.testing.assert_allclose(age, (np.array([39, 50, 38]) - mean) / sd, atol=0.02)
     assert data.test.y["income"][:3].tolist() == [0, 0, 1]
     assert load("adult", label_noise=0.4).train.noisy.sum().item() == round(0.4 * 30_561)
+
+
+def test_real_adult_without_n_train_keeps_its_draws(real_data):
+    real_data(*ADULT)
+    data = load("adult", seed=3, label_noise=0.2)
+    order = torch.randperm(32_561, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(data.train.rows, order[:30_561])
+    assert torch.equal(data.meta.rows, order[30_561:])
+    assert data.train.rows[data.train.noisy[:, 0]][:5].tolist() == [25952, 9747, 13335, 2145, 19291]
+
+
+@pytest.mark.parametrize(("n_train", "n_meta", "draws"), [(300, 200, 65), (1000, 500, 21), (3000, 256, 10)])
+def test_real_adult_draws_are_disjoint(real_data, n_train, n_meta, draws):
+    real_data(*ADULT)
+    options = {"n_train": n_train, "n_meta": n_meta}
+    some = [load("adult", seed=seed, **options) for seed in (0, 1, 2, draws - 1)]
+    rows = torch.cat([split.rows for data in some for split in (data.train, data.meta)])
+    assert len(rows.unique()) == len(some) * (n_train + n_meta)
+    assert rows.max() < 32_561
+    for data in some:
+        torch.testing.assert_close(data.train.x[:, 0].mean(), torch.tensor(0.0).double(), atol=1e-9, rtol=0)
+        assert len(data.test) == 16_281
+        assert int(data.test.y["income"].sum()) == 3846
+    with pytest.raises(ValueError, match=f"32561 training rows give {draws} disjoint draws of {n_train + n_meta}"):
+        load("adult", seed=draws, **options)
 
 
 def test_real_parkinsons(real_data):

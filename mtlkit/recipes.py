@@ -1,0 +1,120 @@
+"""What a run is made of as a line of Python, ``load('digits', main=3).only(['is_3'])``, and made again from it.
+
+Options that stand at their default are left out, so that a new option leaves the recipes of older runs as
+they are.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+
+def call(function: Callable, *given: Any, name: str | None = None, **options: Any) -> str:
+    """The line that calls ``function`` with these arguments.
+
+    Args:
+        given: arguments to write by position, as they are.
+        name: of the function in the line, its own when None.
+        options: keyword arguments; those equal to the function's default are left out.
+    """
+    defaults = {p.name: p.default for p in inspect.signature(function).parameters.values()}
+    text = [of(value) for value in given]
+    text += [f"{key}={of(value)}" for key, value in sorted(options.items()) if not _same(value, defaults.get(key))]
+    return f"{name or function.__name__}({', '.join(text)})"
+
+
+def _same(value: Any, default: Any) -> bool:
+    return type(value) is type(default) and value == default
+
+
+def of(thing: Any) -> str:
+    """The line that makes ``thing``: a plain value, a class or function, or an object that remembers its arguments.
+
+    Raises:
+        TypeError: an object whose arguments cannot be read from its attributes, such as an inner function.
+    """
+    if isinstance(thing, list | tuple):
+        inner = ", ".join(map(of, thing))
+        return f"[{inner}]" if isinstance(thing, list) else f"({inner}{',' * (len(thing) == 1)})"
+    if isinstance(thing, dict):
+        return "{" + ", ".join(f"{of(key)}: {of(value)}" for key, value in thing.items()) + "}"
+    if thing is None or isinstance(thing, bool | int | float | str):
+        return repr(thing)
+    if isinstance(thing, torch.dtype):
+        return str(thing).removeprefix("torch.")
+    if isinstance(thing, os.PathLike):
+        return repr(os.fspath(thing))
+    if isinstance(thing, functools.partial):
+        return call(thing.func, *thing.args, **thing.keywords)
+    if inspect.isclass(thing) or inspect.isfunction(thing):
+        if "<" in thing.__qualname__:
+            raise TypeError(f"{thing.__qualname__} is made inside a function, expected one that has a name of its own")
+        return thing.__name__
+    kind = type(thing)
+    if dataclasses.is_dataclass(thing):
+        return call(kind, **{field.name: getattr(thing, field.name) for field in dataclasses.fields(thing)})
+    options = {}
+    for name in inspect.signature(kind).parameters:
+        found = [getattr(thing, place) for place in (name, f"_{name}") if hasattr(thing, place)]
+        if not found and inspect.signature(kind).parameters[name].default is inspect.Parameter.empty:
+            raise TypeError(f"{kind.__name__} does not keep its argument {name!r}, so it cannot be written down")
+        if found and not _described(found[0]):
+            options[name] = found[0]
+    return call(kind, **options)
+
+
+def _described(value: Any) -> bool:
+    """Whether this is an object that stands for the default of an argument."""
+    return not isinstance(value, bool | int | float | str | None | list | tuple)
+
+
+def make(line: str, names: Mapping[str, Any]) -> Any:
+    """What a recipe says: calls of ``names`` and of methods of what they return, with literal arguments.
+
+    Raises:
+        ValueError: anything else in the line, or a name that is not there.
+    """
+    try:
+        return _value(ast.parse(line, mode="eval").body, names)
+    except SyntaxError:
+        raise ValueError(f"{line!r} is no recipe") from None
+
+
+def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
+    if isinstance(node, ast.Call):
+        arguments = [_value(argument, names) for argument in node.args]
+        options = {keyword.arg: _value(keyword.value, names) for keyword in node.keywords}
+        if isinstance(node.func, ast.Attribute) and not node.func.attr.startswith("_"):
+            return getattr(_value(node.func.value, names), node.func.attr)(*arguments, **options)
+        return _value(node.func, names)(*arguments, **options)
+    if isinstance(node, ast.Name):
+        if node.id not in names:
+            raise ValueError(f"no {node.id!r} is known to recipes, expected one of {', '.join(sorted(names))}")
+        return names[node.id]
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise ValueError(f"{ast.unparse(node)!r} has no place in a recipe") from None
+
+
+def remembered(build: Callable[..., Any]) -> Callable[..., Any]:
+    """A function from a data set and options to a model, whose models carry the line that makes them: ``recipe``."""
+    signature = inspect.signature(build)
+
+    @functools.wraps(build)
+    def built(*given: Any, **options: Any) -> Any:
+        model = build(*given, **options)
+        arguments = signature.bind(*given, **options).arguments
+        arguments.pop(next(iter(signature.parameters)))
+        model.recipe = call(build, **arguments).replace("(", "(data, ", 1).replace("(data, )", "(data)")
+        return model
+
+    return built
