@@ -113,7 +113,7 @@ def step_shares(
     slowed = {name: replace(c, data=_by_step(c.data, steps_per_epoch)) for name, c in candidates.items()}
     todo = [(name, lrs[name]) for name in slowed]
     runs = fits(slowed, todo, "looking at every step", epochs=epochs * steps_per_epoch, steps_per_epoch=1, **options)
-    return {name: _by_epoch_and_step(run, steps_per_epoch) for name, run in zip(slowed, runs, strict=True)}
+    return {name: _by_epoch_and_step(runs[name, lr], steps_per_epoch) for name, lr in todo}
 
 
 def _by_epoch_and_step(runs: Runs, steps_per_epoch: int) -> pd.DataFrame:
@@ -124,14 +124,13 @@ def _by_epoch_and_step(runs: Runs, steps_per_epoch: int) -> pd.DataFrame:
 
 def _by_step(data: Dataset, steps_per_epoch: int) -> Dataset:
     """The same data for epochs of a single step; of the test split, which costs most to evaluate, one row is left."""
-    redraw = data.redraw
 
     def changed(draw: Dataset) -> Dataset:
         train_at = draw.train_at
         slowed = None if train_at is None else lambda step: train_at(1 + (step - 1) // steps_per_epoch)
         return replace(draw, train_at=slowed, test=draw.test.take(torch.arange(1)))
 
-    return changed(data) if redraw is None else replace(changed(data), redraw=lambda seed: changed(redraw(seed)))
+    return data.variant(changed, lambda line: f"by_step({line}, {steps_per_epoch})")
 
 
 def within_epochs(shares: pd.DataFrame) -> pd.DataFrame:

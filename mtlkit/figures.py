@@ -139,14 +139,20 @@ def curves(panels: Mapping[str, Sequence[Runs]], *, split: str = "test", label: 
 
 @_styled
 def ranking(
-    panels: Mapping[str, pd.DataFrame], *, label: str, reference: str = "Uniform", lower_is_better: bool = True
+    panels: Mapping[str, pd.DataFrame],
+    *,
+    label: str,
+    reference: str = "Uniform",
+    lower_is_better: bool = True,
+    floors: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Figure:
     """Methods with their mean and 95 % interval, best on top, one panel per condition.
 
     Args:
         panels: title to a frame indexed by method with the columns ``mean``, ``low``, ``high``.
         label: of the axis.
-        reference: method whose mean is drawn as a line.
+        reference: method whose mean is drawn as a line; not where there are floors.
+        floors: title to the names and levels of the floors, drawn as lines.
     """
     first = next(iter(panels.values()))
     order = first["mean"].sort_values(ascending=not lower_is_better).index
@@ -159,69 +165,108 @@ def ranking(
             colour, _, marker = look(method)
             axis.plot([row["low"], row["high"]], [place, place], "-", color=colour, linewidth=2)
             axis.plot(row["mean"], place, marker, color=colour, markersize=7)
-        if reference in table.index:
+        if floors is not None:
+            _floors(axis, floors.get(title, {}), across=False)
+        elif reference in table.index:
             axis.axvline(table.loc[reference, "mean"], color=BLACK, linewidth=0.8, linestyle=":")
         axis.set(title=title, xlabel=label)
     axes[0, 0].set_yticks(range(len(order)), order)
     axes[0, 0].set_ylim(-0.6, len(order) - 0.4)
+    if floors is not None:
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
 
 
 @_styled
-def quick_and_reference(
-    quick: pd.DataFrame,
-    reference: pd.DataFrame,
+def reached(
+    panels: Mapping[str, Sequence[Runs]],
+    floors: Mapping[str, Mapping[str, float]],
     *,
-    metric: str = "loss",
+    steps_per_epoch: int,
     label: str = "main-task test loss",
-    titles: tuple[str, str] = ("quick", "paper scale"),
-    lower_is_better: bool = True,
 ) -> Figure:
-    """Quick results on the left, those at paper scale on the right: a row per condition, a line per method.
+    """The test loss that would be reported had training stopped there: at the best epoch so far on the meta split.
 
-    Dots are means, bars 95 % intervals over seeds, dotted lines uniform weighting. Methods are in the
-    order of the quick means in both, best on top. The axes span the means; wider bars are cut.
+    Mean and 95 % band over seeds; a seed that has stopped keeps its value. One panel per condition.
 
     Args:
-        quick: per-seed numbers: condition, method, seed, metric, value.
-        reference: the same at paper scale; conditions that are not in both are left out.
-        metric: which of the metrics to draw.
-        label: of the axes.
-        titles: of the left and the right side.
-
-    Raises:
-        ValueError: no condition of ``quick`` has this metric in ``reference``.
+        panels: title to the runs drawn in that panel.
+        floors: title to the names and levels of the floors, drawn as lines across.
     """
-    sides = [table[table["metric"] == metric] for table in (quick, reference)]
-    shared = [c for c in sides[0]["condition"].unique() if c in set(sides[1]["condition"])]
-    if not shared:
-        found = [sorted(table["condition"].unique()) for table in (quick, reference)]
-        raise ValueError(f"conditions are {found[0]} and {found[1]}, expected one that is in both and has {metric!r}")
-    methods = max(quick["method"].nunique(), reference["method"].nunique())
-    height = 1.0 + 0.24 * methods
-    figure, axes = _figure(2, len(shared), width=4.6, height=height, sharey="row")
-    for row, condition in zip(axes, shared, strict=True):
-        tables = []
-        for side in sides:
-            values = side[side["condition"] == condition].groupby("method", sort=False)["value"]
-            tables.append(values.apply(interval).unstack())
-        order = tables[0]["mean"].sort_values(ascending=not lower_is_better).index
-        order = tables[1].index.difference(order, sort=False).append(order)
-        for axis, table, title in zip(row, tables, titles, strict=True):
-            for place, method in enumerate(order):
-                if method in table.index:
-                    found = table.loc[method]
-                    colour, _, marker = look(method)
-                    axis.plot([found["low"], found["high"]], [place, place], "-", color=colour, linewidth=2)
-                    axis.plot(found["mean"], place, marker, color=colour, markersize=7)
-            if "Uniform" in table.index:
-                axis.axvline(table.loc["Uniform", "mean"], color=BLACK, linewidth=0.8, linestyle=":")
-            axis.set(title=f"{condition}, {title}", xlabel=label)
-            low, high = table["mean"].min(), table["mean"].max()
-            if low < high:
-                axis.set_xlim(low - 0.25 * (high - low), high + 0.25 * (high - low))
-        row[0].set_yticks(range(len(order)), order)
-        row[0].set_ylim(-0.6, len(order) - 0.4)
+    figure, axes = _figure(len(panels), width=4.6, height=3.6, sharey=True)
+    for axis, (title, runs) in zip(axes[0], panels.items(), strict=True):
+        for run in runs:
+            band = _so_far(run).apply(interval).T
+            colour, line, _ = look(run.method)
+            axis.plot(band.index * steps_per_epoch, band["mean"], line, color=colour, label=run.method)
+            low, high = band["low"].astype(float), band["high"].astype(float)
+            axis.fill_between(band.index * steps_per_epoch, low, high, color=colour, alpha=0.15, linewidth=0)
+        _floors(axis, floors.get(title, {}), across=True)
+        axis.set(title=title, xlabel="steps")
+    axes[0, 0].set_ylabel(label)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center")
+    return figure
+
+
+def _so_far(run: Runs) -> pd.DataFrame:
+    """Test loss at the best epoch so far: a row per seed, a column per epoch from the first that may be selected."""
+    rows = run.frame[(run.frame["task"] == run.main) & (run.frame["metric"] == "loss")]
+    rows = rows[rows["epoch"] >= run.select_from]
+    meta, test = (
+        rows[rows["split"] == split].pivot(index="seed", columns="epoch", values="value") for split in ("meta", "test")
+    )
+    lowest = meta.cummin(axis=1)
+    return test.where((meta == lowest) & (lowest < lowest.shift(axis=1).fillna(np.inf))).ffill(axis=1)
+
+
+FLOORS = {"constant": (BLACK, ":"), "linear model": (GREY, "--"), "linear model, clean rows": (GREY, "-.")}
+"""Colour and line of a floor."""
+
+
+def _floors(axis: Axes, floors: Mapping[str, float], across: bool) -> None:
+    """Lines at the floors' levels, across the panel or up and down."""
+    for name, level in floors.items():
+        colour, line = FLOORS.get(name, (GREY, ":"))
+        (axis.axhline if across else axis.axvline)(level, color=colour, linestyle=line, linewidth=1.2, label=name)
+
+
+@_styled
+def hero(
+    runs: Sequence[Runs], table: pd.DataFrame, floors: Mapping[str, float], *, title: str, steps_per_epoch: int
+) -> Figure:
+    """What happens to the weight of wrong labels over training, and the test losses that come of it, side by side.
+
+    Args:
+        runs: on data with label noise; left, the share of the main task's weight that goes to wrong labels.
+        table: as in :func:`ranking`, of the methods to compare.
+        floors: names and levels, drawn as lines.
+    """
+    figure, axes = _figure(2, width=5.0, height=3.8)
+    left, right = axes[0]
+    for run in runs:
+        rows = run.frame[(run.frame["task"] == run.main) & (run.frame["metric"] == "noisy_weight")]
+        band = rows.groupby("epoch")["value"].apply(interval).unstack()
+        colour, line, _ = look(run.method)
+        left.plot(band.index * steps_per_epoch, 100 * band["mean"], line, color=colour, label=run.method, linewidth=2)
+        low, high = 100 * band["low"], 100 * band["high"]
+        left.fill_between(band.index * steps_per_epoch, low, high, color=colour, alpha=0.15, linewidth=0)
+    left.set(title="Weight that goes to wrong labels", xlabel="steps", ylabel="% of the main task's weight")
+    left.set_ylim(0, 100)
+    left.legend(loc="upper right")
+    order = table["mean"].sort_values(ascending=False).index
+    for place, method in enumerate(order):
+        row = table.loc[method]
+        colour, _, marker = look(method)
+        right.plot([row["low"], row["high"]], [place, place], "-", color=colour, linewidth=3)
+        right.plot(row["mean"], place, marker, color=colour, markersize=8)
+        right.annotate(f"{row['mean']:.2f}", (row["high"], place), (6, 0), textcoords="offset points", va="center")
+    _floors(right, floors, across=False)
+    right.set_yticks(range(len(order)), order)
+    right.set(title=title, xlabel="main-task test loss (lower is better)")
+    right.margins(x=0.15, y=0.1)
+    right.legend(loc="upper right", fontsize=8)
     return figure
 
 
@@ -256,32 +301,6 @@ def _weights(axis: Axes, run: Runs) -> None:
         title=f"{run.method}\n{given:.0%} of the weight goes to\nthe {dirty:.0%} of labels that are noisy",
         xlabel="mean weight (uniform = 1)",
     )
-
-
-@_styled
-def hero(runs: Runs, table: pd.DataFrame, *, title: str, metric: str = "main-task test loss") -> Figure:
-    """What sample weights look like, and what they do to the test loss, side by side.
-
-    Args:
-        runs: of the method whose weights are drawn.
-        table: as in :func:`ranking`, of the methods to compare.
-    """
-    figure, axes = _figure(2, width=5.0, height=3.6)
-    left, right = axes[0]
-    _weights(left, runs)
-    left.set_ylabel("share of the samples")
-    left.legend(loc="upper right")
-    order = table["mean"].sort_values(ascending=False).index
-    for place, method in enumerate(order):
-        row = table.loc[method]
-        colour, _, marker = look(method)
-        right.plot([row["low"], row["high"]], [place, place], "-", color=colour, linewidth=3)
-        right.plot(row["mean"], place, marker, color=colour, markersize=8)
-        right.annotate(f"{row['mean']:.2f}", (row["high"], place), (6, 0), textcoords="offset points", va="center")
-    right.set_yticks(range(len(order)), order)
-    right.set(title=title, xlabel=f"{metric} (lower is better)")
-    right.margins(x=0.15, y=0.1)
-    return figure
 
 
 @_styled

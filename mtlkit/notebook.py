@@ -111,7 +111,8 @@ def run(source: Path, target: Path, values: dict[str, object], show: bool = Fals
     """Execute ``source`` with these parameters and write the canonical result to ``target``.
 
     The kernel runs in ``notebooks/`` (paths in a notebook are relative to it; without such a folder, where the
-    notebook is), with one thread. ``show`` passes on what it writes to stderr. The environment variable ``MTLKIT_START`` tells it the folder that the user is in.
+    notebook is), with one thread. ``show`` passes on what it writes to
+    stderr. The environment variable ``MTLKIT_START`` tells it the folder that the user is in.
 
     Raises:
         ValueError: a parameter that the notebook does not have, or one that it refuses, in which case

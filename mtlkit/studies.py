@@ -171,7 +171,7 @@ def study(
     bench = functools.partial(fits, flat, jobs=jobs, store=store, missing=missing, **options)
     runs, choices, tuning = {}, {}, []
     names, cap = list(variants), epochs
-    for doubling in range(doublings + 1):
+    for _ in range(doublings + 1):
         rows = []
         if len(lrs) > 1 or any(len(found) > 1 for found in variants.values()):
             keys = [(name, v) for name in names for v in range(len(variants[name]))]
@@ -341,13 +341,17 @@ def _settings(candidate: Candidate, lr: float, options: Mapping[str, object]) ->
 
 
 def _numbered(number: int, candidate: Candidate, **options) -> tuple[int, Runs]:
-    """One fit on one thread, so that its sums have one order wherever it runs, and the number it goes by."""
+    """A fit and the number it goes by."""
+    return number, _fit(candidate, **options)
+
+
+def _fit(candidate: Candidate, **options) -> Runs:
+    """One fit on one thread, so that its sums have one order wherever it runs."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with mock.patch.dict(os.environ, MTLKIT_PROGRESS="off"):
-            run = fit(candidate.model, candidate.data, candidate.weighting, **{**options, **candidate.options})
-        return number, run
+            return fit(candidate.model, candidate.data, candidate.weighting, **{**options, **candidate.options})
     finally:
         torch.set_num_threads(threads)
 
@@ -461,6 +465,40 @@ def per_seed_table(outcomes: Mapping[str, Study], metrics: Sequence[str]) -> pd.
     return joined[PER_SEED]
 
 
+def protocol_table(
+    outcomes: Mapping[str, Study], floors: Mapping[str, Mapping[str, Runs]], metrics: Sequence[str], overlap: float
+) -> pd.DataFrame:
+    """:func:`per_seed_table` with what a verdict asks for besides (:mod:`mtlkit.claims`).
+
+    Args:
+        floors: condition to its :func:`mtlkit.levels.levels`.
+        overlap: n_test / n_train where seeds split the same rows again, 0 where each has rows of its own.
+
+    Returns:
+        besides the contenders' test metrics those of the floors; for every contender ``late`` (1 where a seed's
+        selected epoch lies in the last tenth of its cap), ``edge`` (1 where the chosen rate is at the edge of those that
+        were tried) and ``loss_at_start``; and ``overlap`` under the method ``data``.
+    """
+    parts = [per_seed_table(outcomes, metrics)]
+    for condition, outcome in outcomes.items():
+        for name, runs in floors[condition].items():
+            rows = runs.frame[runs.frame["metric"].isin(metrics)]
+            parts.append(rows.assign(condition=condition, method=name)[PER_SEED])
+        for name, runs in outcome.runs.items():
+            choice, frame = outcome.choices.loc[name], runs.frame
+            start = frame[(frame["epoch"] == 0) & (frame["split"] == "test") & (frame["task"] == runs.main)]
+            found = {
+                "late": (runs.selected() > 0.9 * choice["epochs"]).astype(float),
+                "edge": pd.Series(float(choice["edge"]), runs.seeds),
+                "loss_at_start": start[start["metric"] == "loss"].set_index("seed")["value"],
+            }
+            rows = [(condition, name, seed, metric, v) for metric, by in found.items() for seed, v in by.items()]
+            parts.append(pd.DataFrame(rows, columns=PER_SEED))
+        seeds = next(iter(outcome.runs.values())).seeds
+        parts.append(pd.DataFrame([(condition, "data", s, "overlap", overlap) for s in seeds], columns=PER_SEED))
+    return pd.concat(parts, ignore_index=True)
+
+
 def readable_gains(table: pd.DataFrame, columns: str = "condition") -> pd.DataFrame:
     """:func:`mtlkit.paired.gains` to read: a row per method, a column per condition, each gain with its interval.
 
@@ -516,11 +554,11 @@ def noisy_shares(runs: Sequence[Runs]) -> pd.DataFrame:
 
 
 def _noisy_shares(run: Runs) -> tuple[pd.Series, pd.Series]:
-    """Per seed: the noisy labels' share of the main task's training labels, and of its weight."""
-    main = run.samples[run.samples["task"] == run.main]
-    seed = main["seed"]
-    weight = main["weight"].where(main["noisy"], 0.0).groupby(seed).sum() / main.groupby("seed")["weight"].sum()
-    return main["noisy"].groupby(seed).mean(), weight
+    """Per seed: the noisy labels' share of the main task's labels, and of its weight up to the selected epoch."""
+    main = run.frame[(run.frame["task"] == run.main) & (run.frame["split"] == "train")]
+    labels = main[main["metric"] == "noisy_labels"].set_index("seed")["value"]
+    weight = main[(main["metric"] == "noisy_weight") & (main["epoch"] <= main["seed"].map(run.selected()))]
+    return labels, weight.groupby("seed")["value"].mean()
 
 
 def save(table: pd.DataFrame, shown: pd.DataFrame | None, folder: str | Path | None, name: str) -> None:
@@ -536,17 +574,3 @@ def save(table: pd.DataFrame, shown: pd.DataFrame | None, folder: str | Path | N
     table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
     if shown is not None:
         (folder / f"{name}.md").write_text(shown.to_markdown() + "\n", encoding="utf-8")
-
-
-def reference(name: str, folder: str | Path = "../data/reference") -> pd.DataFrame | None:
-    """The results of a study at paper scale, if there are any: a tidy table with a row per seed and number.
-
-    Args:
-        name: of the table, such as ``"toy_regression"``.
-        folder: where the tables are, by default as seen from ``notebooks/``.
-
-    Returns:
-        condition, method, seed, metric, value, device, date, commit, versions; None if the table is not there.
-    """
-    path = Path(folder) / f"{name}.csv"
-    return pd.read_csv(path) if path.exists() else None

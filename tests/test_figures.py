@@ -54,7 +54,8 @@ def test_task_weights_are_shares(runs):
 
 def test_saved_figures_are_the_same_bytes_every_time(runs, table, tmp_path):
     for folder in ("a", "b"):
-        figures.save(figures.hero(runs[1], table, title="t"), tmp_path / folder, "hero")
+        figure = figures.hero(runs, table, {"constant": 0.3}, title="t", steps_per_epoch=10)
+        figures.save(figure, tmp_path / folder, "hero")
     for name in ("hero.svg", "hero.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     drawn = (tmp_path / "a" / "hero.svg").read_text()
@@ -90,30 +91,37 @@ def test_trajectories_draw_what_the_method_reported():
     assert axis.get_legend().get_texts()[0].get_text() == "left (main)"
 
 
-def test_quick_and_reference_stand_side_by_side_in_one_order():
-    def table(shift, condition="a"):
-        rows = [
-            (condition, m, s, "loss", v + shift + 0.1 * s) for m, v in (("Uniform", 1), ("SLGrad", 2)) for s in (0, 1)
-        ]
-        return pd.DataFrame(rows, columns=["condition", "method", "seed", "metric", "value"])
+def stopping(name="SLGrad"):
+    """Two seeds: one selects epoch 2 and goes on, one selects epoch 1 and stops."""
+    rows = [
+        (0, epoch, split, value)
+        for split, values in (("meta", [9, 4, 3, 5]), ("test", [9, 8, 6, 7]))
+        for epoch, value in enumerate(values)
+    ]
+    rows += [
+        (1, epoch, split, value)
+        for split, values in (("meta", [1, 2, 3]), ("test", [1, 2, 4]))
+        for epoch, value in enumerate(values)
+    ]
+    frame = pd.DataFrame(rows, columns=["seed", "epoch", "split", "value"])
+    frame = frame.assign(dataset="d", method=name, task="main", metric="loss", diverged=False)
+    return mtl.Runs(frame, pd.DataFrame(), "main", {})
 
-    reference = pd.concat([table(5), table(0, "only there"), table(9).assign(metric="rmse")])
-    reference = pd.concat([reference, pd.DataFrame([("a", "DWA", 0, "loss", 7.0)], columns=table(0).columns)])
-    left, right = figures.quick_and_reference(table(0), reference).axes
-    assert [axis.get_title(loc="left") for axis in (left, right)] == ["a, quick", "a, paper scale"]
-    names = [label.get_text() for label in left.get_yticklabels()]
-    assert names == ["DWA", "SLGrad", "Uniform"]
-    assert left.get_ylim() == right.get_ylim()
 
-    def means(axis):
-        dots = [line for line in axis.lines if line.get_marker() not in ("None", "")]
-        return {names[int(line.get_ydata()[0])]: line.get_xdata()[0] for line in dots}
+def test_what_is_reached_is_the_test_loss_at_the_best_epoch_so_far_of_the_meta_split():
+    floors = {"noisy": {"constant": 7.5}}
+    axis = figures.reached({"noisy": [stopping()]}, floors, steps_per_epoch=10).axes[0]
+    assert axis.lines[0].get_xdata().tolist() == [10, 20, 30]
+    assert axis.lines[0].get_ydata().tolist() == [(8 + 2) / 2, (6 + 2) / 2, (6 + 2) / 2]
+    assert list(axis.lines[1].get_ydata()) == [7.5, 7.5]
+    assert axis.lines[1].get_label() == "constant"
 
-    assert means(left) == pytest.approx({"SLGrad": 2.05, "Uniform": 1.05})
-    assert means(right) == pytest.approx({"DWA": 7, "SLGrad": 7.05, "Uniform": 6.05})
-    assert left.get_xlim() == pytest.approx((1.05 - 0.25, 2.05 + 0.25))  # intervals of two seeds reach further
-    with pytest.raises(ValueError, match="conditions are"):
-        figures.quick_and_reference(table(0), table(0, "other"))
+
+def test_ranking_draws_floors_in_place_of_a_reference(table):
+    figure = figures.ranking({"noisy": table}, label="loss", floors={"noisy": {"constant": 0.3, "linear model": 0.2}})
+    lines = [line for line in figure.axes[0].lines if line.get_label() in ("constant", "linear model")]
+    assert [line.get_xdata()[0] for line in lines] == [0.3, 0.2]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["constant", "linear model"]
 
 
 def test_ratio_by_size_draws_a_line_per_pair_with_its_interval():

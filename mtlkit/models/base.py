@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
+import torch.autograd.forward_ad as forward_ad
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,7 +28,10 @@ class MultiTaskModel(nn.Module):
         self.names = tuple(heads)
 
     def forward(self, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
-        """Outputs of all tasks, or of those in ``names``. Linear heads are computed in one product."""
+        """Outputs of all tasks, or of those in ``names``; like heads share work, see :func:`_outputs`.
+
+        Linear heads are computed in one product.
+        """
         features = self.trunk(x)
         chosen = {n: head for n, head in zip(self.names, self.heads, strict=True) if names is None or n in names}
         if all(type(head) is nn.Linear and head.bias is not None for head in chosen.values()):
@@ -35,7 +39,67 @@ class MultiTaskModel(nn.Module):
             joint = F.linear(features, weight, torch.cat([head.bias for head in chosen.values()]))
             parts = joint.split([head.out_features for head in chosen.values()], dim=-1)
             return dict(zip(chosen, parts, strict=True))
-        return {name: head(features) for name, head in chosen.items()}
+        return dict(zip(chosen, _outputs(list(chosen.values()), features), strict=True))
+
+
+def _outputs(heads: Sequence[nn.Module], features: Tensor) -> list[Tensor]:
+    """What each head makes of the features (B, C, H, W), or of features of another shape.
+
+    Heads that begin with a convolution of the same k by l pixels share their patches: one matrix
+    (B P, C k l) for P positions, times a weight per head. Each head still has a tape of its own, so that
+    the gradient of one task leaves the other heads alone. In forward mode, where every operation costs
+    torch much time whatever its size, heads of the same layers run as one stack instead.
+    """
+    if not _share_patches(heads, features):
+        return [head(features) for head in heads]
+    size = heads[0][0].kernel_size
+    sides = [side - k + 1 for side, k in zip(features.shape[2:], size, strict=True)]
+    patches = F.unfold(features, size).mT.flatten(0, 1)
+
+    def images(pixels: Tensor) -> Tensor:
+        """(..., B P, out) to (..., B, out, *sides)."""
+        return pixels.unflatten(-2, (-1, math.prod(sides))).mT.contiguous().unflatten(-1, sides)
+
+    if not _has_tangent(features) or not _alike(heads):
+        return [head[1:](images(F.linear(patches, head[0].weight.flatten(1), head[0].bias))) for head in heads]
+    stacked = images(_linear([head[0] for head in heads], patches.expand(len(heads), -1, -1)))
+    for layers in list(zip(*heads, strict=True))[1:]:
+        stacked = _linear(layers, stacked) if isinstance(layers[0], nn.Linear) else torch.vmap(layers[0])(stacked)
+    return list(stacked)
+
+
+def _linear(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """T layers on inputs of their own, (T, ..., in) to (T, ..., out); a weight of more axes counts as (out, in)."""
+    weight = torch.stack([layer.weight.flatten(1) for layer in layers])
+    return torch.vmap(F.linear)(x, weight, torch.stack([layer.bias for layer in layers]))
+
+
+def _has_tangent(tensor: Tensor) -> bool:
+    """Whether it is differentiated in forward mode; no, where a tangent hides under ``torch.vmap``."""
+    try:
+        return forward_ad.unpack_dual(tensor).tangent is not None
+    except RuntimeError:
+        return False
+
+
+def _share_patches(heads: Sequence[nn.Module], features: Tensor) -> bool:
+    """Whether all heads begin with like convolutions, on a CPU, and their patches are no larger than their outputs.
+
+    With larger patches it takes more memory and is no faster. Other devices have not been measured.
+    """
+    first = [head[0] if type(head) is nn.Sequential and len(head) else None for head in heads]
+    if features.device.type != "cpu" or features.ndim != 4 or not all(type(layer) is nn.Conv2d for layer in first):
+        return False
+    options = {(c.kernel_size, c.stride, c.padding, c.dilation, c.groups) for c in first}
+    plain = options == {(first[0].kernel_size, (1, 1), (0, 0), (1, 1), 1)}
+    return plain and first[0].weight[0].numel() <= sum(convolution.out_channels for convolution in first)
+
+
+def _alike(heads: Sequence[nn.Sequential]) -> bool:
+    """Whether heads that begin with convolutions have the same layers, all with a bias, of kinds that stack."""
+    layers = [layer for head in heads for layer in head[1:]]
+    known = all(type(layer) in (nn.Linear, nn.ReLU, nn.Flatten) for layer in layers)
+    return known and len({str(head) for head in heads}) == 1 and "bias=False" not in str(heads[0])
 
 
 @torch.no_grad()

@@ -3,10 +3,12 @@
 import pandas as pd
 import pytest
 import torch
+import torch.autograd.forward_ad as forward_ad
 from torch.func import functional_call, stack_module_state
 
 from mtlkit import Task, models
 from mtlkit.datasets import Dataset, Split, from_frame, load
+from mtlkit.models import base
 from mtlkit.models.mlp import Embed
 from mtlkit.tasks import pack, per_sample_losses
 
@@ -116,6 +118,189 @@ def test_stacks_as_modules_do(built):
 
 def count(module):
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def ten_heads(**options):
+    """LeNet with as many heads as CIFAR-10 has classes, in float64, and six images."""
+    tasks = tuple(Task(f"t{i}", "binary") for i in range(10))
+    data = images(3, 32, 32, tasks=tasks)
+    model = models.lenet(data).double()
+    models.initialise(model, torch.Generator().manual_seed(5))
+    for name, change in options.items():
+        model.heads[int(name.removeprefix("head_"))] = change
+    return model, data.train.x
+
+
+def one_by_one(model, x, names=None):
+    """The same outputs, one head after the other."""
+    features = model.trunk(x)
+    return {n: head(features) for n, head in zip(model.names, model.heads, strict=True) if names is None or n in names}
+
+
+class OneByOne(torch.nn.Module):
+    """A model with the same parameters, whose heads run one after the other."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.trunk, self.heads, self.names = model.trunk, model.heads, model.names
+
+    def forward(self, x, names=None):
+        return one_by_one(self, x, names)
+
+
+def close(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def slopes(model, call, x, names=None):
+    """The outputs, and the gradient of their squares, each with a factor of its own, for every parameter reached."""
+    outputs = call(x, names)
+    total = sum((i + 1) * output.square().sum() for i, output in enumerate(outputs.values()))
+    found = torch.autograd.grad(total, list(model.parameters()), allow_unused=True)
+    return outputs, {name: g for (name, _), g in zip(model.named_parameters(), found, strict=True) if g is not None}
+
+
+@pytest.fixture
+def convolved(monkeypatch):
+    """The channels of the convolutions that have run as such."""
+    ran = []
+    plain = torch.nn.Conv2d.forward
+
+    def forward(self, x):
+        ran.append(self.out_channels)
+        return plain(self, x)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", forward)
+    return ran
+
+
+@pytest.mark.parametrize("names", [None, ("t7", "t1", "t2", "t8"), ("t0",)])
+def test_heads_together_equal_one_by_one(names):
+    model, x = ten_heads()
+    outputs, gradients = slopes(model, model, x, names)
+    expected, expected_gradients = slopes(model, OneByOne(model), x, names)
+    assert list(outputs) == [name for name in model.names if names is None or name in names]
+    close(outputs, expected)
+    close(gradients, expected_gradients)
+    reached = {name.split(".")[1] for name in gradients if name.startswith("heads.")}
+    assert reached == {name[1:] for name in names or model.names}
+
+
+def test_patches_are_cut_once_for_enough_heads(convolved):
+    """400 numbers a patch: as many as four convolutions to 128 channels make of it, no fewer."""
+    model, x = ten_heads()
+    for names, expected in ((None, []), (("t0", "t1", "t2", "t3"), []), (("t0", "t1", "t2"), [128] * 3)):
+        convolved.clear()
+        model(x, names)
+        assert convolved == [6, 16, *expected]
+
+
+def test_heads_of_other_shapes_and_sizes_share_patches(convolved):
+    """Heads with other channels, without bias, with another activation or one more convolution."""
+    nn = torch.nn
+    torch.manual_seed(0)
+    heads = {
+        "linear after it": nn.Sequential(nn.Conv2d(2, 9, (3, 2)), nn.ReLU(), nn.Flatten(), nn.Linear(9 * 3 * 5, 4)),
+        "no bias": nn.Sequential(nn.Conv2d(2, 3, (3, 2), bias=False), nn.Tanh(), nn.Flatten(), nn.Linear(45, 1)),
+        "convolution after it": nn.Sequential(nn.Conv2d(2, 5, (3, 2)), nn.Conv2d(5, 1, 3), nn.Flatten()),
+        "linear over rows": nn.Sequential(nn.Conv2d(2, 9, (3, 2)), nn.Linear(5, 1), nn.Flatten()),
+    }
+    model = models.MultiTaskModel(nn.Conv2d(1, 2, 1), heads).double()
+    x = torch.randn(4, 1, 5, 6, dtype=torch.float64)
+    outputs, gradients = slopes(model, model, x)
+    assert convolved == [2, 1]
+    expected, expected_gradients = slopes(model, OneByOne(model), x)
+    close(outputs, expected)
+    close(gradients, expected_gradients)
+    assert len(gradients) == len(list(model.parameters()))
+    direction = torch.ones_like(x)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, direction)
+        for name, output in model(dual).items():
+            close(forward_ad.unpack_dual(output), forward_ad.unpack_dual(one_by_one(model, dual)[name]))
+
+
+@pytest.mark.parametrize(
+    "options", [{"stride": 2}, {"padding": 1}, {"dilation": 2}, {"groups": 2}, {"kernel_size": 2}, {"padding": "same"}]
+)
+def test_other_convolutions_run_as_they_are(convolved, options):
+    def head(**options):
+        options = {"kernel_size": 3, **options}
+        return torch.nn.Sequential(torch.nn.Conv2d(2, 40, **options), torch.nn.Flatten(), torch.nn.LazyLinear(1))
+
+    model = models.MultiTaskModel(torch.nn.Identity(), {"a": head(), "b": head(**options)})
+    x = torch.randn(3, 2, 7, 7)
+    model(x)
+    assert convolved == [40, 40]
+    assert torch.equal(model(x)["b"], one_by_one(model, x)["b"])
+
+
+def test_gradient_of_one_task_leaves_other_heads_alone():
+    model, x = ten_heads()
+    output = model(x)["t4"].sum()
+    found = torch.autograd.grad(output, list(model.parameters()), allow_unused=True)
+    reached = {name for (name, _), g in zip(model.named_parameters(), found, strict=True) if g is not None}
+    assert reached == {name for name, _ in model.named_parameters() if name.startswith(("trunk.", "heads.4."))}
+
+
+def test_heads_together_under_batched_gradients_and_twice_differentiated():
+    model, x = ten_heads()
+    trunk = list(model.trunk.parameters())
+    found = []
+    for call in (model, OneByOne(model)):
+        means = torch.stack([output.square().mean() for output in call(x).values()])
+        rows = torch.autograd.grad(means, trunk, torch.eye(10).double(), is_grads_batched=True, create_graph=True)
+        norms = sum(row.square().sum() for row in rows)
+        found.append((rows, torch.autograd.grad(norms, list(model.parameters()), allow_unused=True)))
+    (rows, second), (expected, expected_second) = found
+    close(rows, expected)
+    close([g for g in second if g is not None], [g for g in expected_second if g is not None])
+    assert [g is None for g in second] == [g is None for g in expected_second]
+
+
+def test_stacked_heads_together_equal_one_by_one():
+    model, x = ten_heads()
+    inputs = torch.stack([x.roll(seed, 0) for seed in range(SEEDS)])
+    found = []
+    for own in (model, OneByOne(model)):
+        parameters = {name: value.requires_grad_() for name, value in stacked(model).items()}
+        outputs = torch.vmap(lambda p, x, own=own: functional_call(own, p, (x,)))(parameters, inputs)
+        total = sum((i + 1) * output.square().sum() for i, output in enumerate(outputs.values()))
+        found.append((outputs, torch.autograd.grad(total, list(parameters.values()))))
+    close(*found)
+
+
+@pytest.mark.parametrize("with_heads", [False, True])
+@pytest.mark.parametrize("runs", [1, SEEDS])
+def test_forward_mode_product_of_heads_together(monkeypatch, with_heads, runs):
+    """Outputs, their derivative along a direction, and the tape of the outputs, for a model and for a stack."""
+    model, x = ten_heads()
+    parameters = stacked(model) if runs > 1 else {n: p.detach().clone() for n, p in model.named_parameters()}
+    moved = [name for name in parameters if with_heads or name.startswith("trunk.")]
+    generator = torch.Generator().manual_seed(1)
+    direction = {n: torch.randn(parameters[n].shape, generator=generator, dtype=x.dtype) for n in moved}
+    layers = []
+    linear = base._linear
+    monkeypatch.setattr(base, "_linear", lambda *inputs: layers.append(len(inputs[0])) or linear(*inputs))
+    found = []
+    for own in (model, OneByOne(model)):
+        live = {name: value.clone().requires_grad_() for name, value in parameters.items()}
+
+        def call(p, own=own):
+            return torch.stack(list(functional_call(own, p, (x,)).values()))
+
+        with forward_ad.dual_level():
+            dual = live | {name: forward_ad.make_dual(live[name], direction[name]) for name in moved}
+            outputs, tangent = forward_ad.unpack_dual(torch.vmap(call)(dual) if runs > 1 else call(dual))
+            assert tangent.abs().min() > 0
+        found.append((outputs, tangent, torch.autograd.grad(outputs.square().sum(), list(live.values()))))
+    close(*found)
+    assert layers == ([10] * 4 if runs == 1 else [])
+
+
+def test_no_rows_give_no_outputs():
+    model, x = ten_heads()
+    assert {tuple(output.shape) for output in model(x[:0]).values()} == {(0, 1)}
 
 
 def test_multi_lenet_is_the_published_one():

@@ -1,0 +1,148 @@
+"""Floors: what is easily had on a study's data without a network, in the same numbers as its contenders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+from torch import Tensor
+
+from mtlkit.datasets import Dataset
+from mtlkit.datasets.base import Split
+from mtlkit.progress import progress
+from mtlkit.results import Runs
+from mtlkit.store import Store
+from mtlkit.studies import HOLD_OUT
+from mtlkit.tasks import Task, labelled, pack, per_sample_losses, presence
+
+CONSTANT, LINEAR, CLEAN, TREES = "constant", "linear model", "linear model, clean rows", "boosted trees"
+STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
+"""Inverse penalties (C of a logistic, 1/alpha of a ridge regression) among which a linear model chooses."""
+
+
+def levels(
+    data: Dataset, seeds: int, *, trees: bool = False, store: str | Path | None = None, missing: str = "train"
+) -> dict[str, Runs]:
+    """The floors of a study, for the main task, as runs with one epoch.
+
+    ``constant``: the mean of the clean meta labels. ``linear model``: ridge or logistic regression on the
+    training rows, noisy labels included, with the penalty that the meta rows prefer. ``linear model, clean rows``:
+    the same on three quarters of the meta rows, the last quarter choosing. ``boosted trees``:
+    scikit-learn's histogram gradient boosting with its defaults, on the training rows.
+
+    Args:
+        seeds: their number; each has its own draw of ``data``.
+        trees: with boosted trees, for tables.
+        store, missing: see :func:`mtlkit.studies.study`.
+
+    Returns:
+        floor to its runs: loss and metrics on the test split, at epoch 0.
+
+    Raises:
+        LookupError: a floor that is not in the store, with ``missing="raise"``.
+    """
+    names = [CONSTANT, LINEAR, CLEAN, *([TREES] if trees else [])]
+    kept = None if store is None else Store(store)
+    found = {}
+    for name in names:
+        settings = {"data": data.recipe, "model": name, "weighting": "none", "options": "none", "lr": 0.0}
+        there = [] if kept is None else kept.seeds(settings, 0)
+        left = [seed for seed in range(seeds) if seed not in there]
+        if left and missing == "raise":
+            raise LookupError(f"{store} has no {name} of {data.recipe} for seeds {left}, and training is switched off")
+        if left and missing == "skip":
+            continue
+        rows = [(seed, _measured(name, data.resample(seed))) for seed in progress(left, f"{name} on {data.name}")]
+        runs = _as_runs(name, data, rows)
+        if kept is not None and rows:
+            kept.add(settings, 0, runs)
+        found[name] = runs if kept is None else kept.runs(settings, 0, range(seeds), name)
+    return found
+
+
+def _as_runs(name: str, data: Dataset, rows: Sequence[tuple[int, Mapping[str, float]]]) -> Runs:
+    long = [(seed, metric, value) for seed, measured in rows for metric, value in measured.items()]
+    frame = pd.DataFrame(long, columns=["seed", "metric", "value"])
+    frame = frame.assign(dataset=data.name, method=name, epoch=0, split="test", task=data.main.name, diverged=False)
+    columns = ["dataset", "method", "seed", "epoch", "split", "task", "metric", "value", "diverged"]
+    return Runs(frame[columns], pd.DataFrame(), data.main.name, {})
+
+
+def _measured(name: str, data: Dataset) -> dict[str, float]:
+    """Test loss and metrics of a floor on one draw."""
+    main, meta, target = data.main, _known(data.meta, data.main), data.test.y[data.main.name]
+    if name == CONSTANT:
+        output = _best_constant(main, meta.y[main.name], len(data.test))
+    elif name == TREES:
+        boosted = HistGradientBoostingRegressor if main.kind == "regression" else HistGradientBoostingClassifier
+        output = _outputs(_fitted(boosted(random_state=0), _known(data.train, main), main), data.test, main)
+    else:
+        train = _known(data.train, main)
+        if name == CLEAN:
+            held = round(HOLD_OUT * len(meta))
+            train, meta = (meta.take(rows) for rows in torch.arange(len(meta)).split([len(meta) - held, held]))
+        models = [_fitted(linear(data, strength), train, main) for strength in STRENGTHS]
+        losses = [_loss(main, _outputs(model, meta, main), meta.y[main.name]) for model in models]
+        output = _outputs(models[int(np.argmin(losses))], data.test, main)
+    return {"loss": _loss(main, output, target), **main.metrics(output, target)}
+
+
+def _known(split: Split, main: Task) -> Split:
+    return split.take(labelled(split.y[main.name]).nonzero().squeeze(1))
+
+
+def _best_constant(main: Task, labels: Tensor, rows: int) -> Tensor:
+    if main.kind == "multiclass":
+        counts = torch.bincount(labels, minlength=main.n_classes).double() + 0.5
+        return (counts / counts.sum()).log().expand(rows, -1)
+    mean = labels.double().mean()
+    if main.kind == "binary":
+        edge = 0.5 / len(labels)
+        mean = mean.clamp(edge, 1 - edge).logit()
+    return mean.expand(rows)
+
+
+def linear(data: Dataset, strength: float) -> BaseEstimator:
+    """Ridge or logistic regression for the main task, categories one-hot."""
+    coded = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore"), list(data.categories)), remainder="passthrough"
+    )
+    regression = data.main.kind == "regression"
+    return make_pipeline(coded, Ridge(1 / strength) if regression else LogisticRegression(C=strength, max_iter=2000))
+
+
+def _fitted(model: BaseEstimator, split: Split, main: Task) -> BaseEstimator | float:
+    labels = split.y[main.name].numpy()
+    if main.kind != "regression" and len(set(labels.tolist())) < 2:
+        return float(labels[0])
+    return model.fit(split.x.double().numpy(), labels)
+
+
+def _outputs(model: BaseEstimator | float, split: Split, main: Task) -> Tensor:
+    """Predictions in the shape of a network's outputs: numbers, or logits."""
+    x = split.x.double().numpy()
+    if isinstance(model, float):
+        return _best_constant(main, torch.full((len(x),), model).to(split.y[main.name].dtype), len(x))
+    if main.kind == "regression":
+        return torch.from_numpy(np.asarray(model.predict(x), float))
+    chances = torch.from_numpy(model.predict_proba(x)).clamp(1e-12, 1 - 1e-12)
+    if main.kind == "binary":
+        return chances[:, 1].logit()
+    outputs = torch.full((len(x), main.n_classes), float(np.log(1e-12)), dtype=torch.float64)
+    outputs[:, torch.from_numpy(model.classes_).long()] = chances.log()
+    return outputs
+
+
+def _loss(main: Task, output: Tensor, target: Tensor) -> float:
+    targets = pack((main,), {main.name: target})
+    losses = per_sample_losses((main,), {main.name: output}, targets)
+    return float(losses.sum() / presence((main,), targets).sum())
