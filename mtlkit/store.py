@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from mtlkit import __version__
+import mtlkit
 from mtlkit.results import Runs
 
 VERSION = b"1"
@@ -98,10 +98,11 @@ class Store:
         first = rows.iloc[0]
         frame = rows[["seed", "epoch", "split", "task", "metric", "value", "diverged"]]
         frame = frame.assign(split=frame["split"].astype(str), metric=frame["metric"].astype(str))
-        frame = frame.assign(task=frame["task"].astype(str), value=frame["value"].astype(float))
+        frame = frame.assign(task=frame["task"].astype(str))
+        frame = frame.astype({"seed": int, "epoch": int, "value": float})
         frame.insert(0, "method", method)
         frame.insert(0, "dataset", first["data"])
-        losses = frame[(frame["metric"] == "loss") & (frame["split"] == "train")]
+        losses = frame[frame["metric"] == "loss"]
         select_from = re.search(r"select_from=(\d+)", first["options"])
         return Runs(frame, pd.DataFrame(), losses["task"].iloc[0], {}, int(select_from[1]) if select_from else 1)
 
@@ -152,7 +153,7 @@ def provenance() -> dict[str, str]:
         commit = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
     except (FileNotFoundError, subprocess.CalledProcessError):
         commit = "unknown"
-    versions = {"mtlkit": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    versions = {"mtlkit": mtlkit.__version__, "torch": torch.__version__, "python": platform.python_version()}
     return {
         "device": device,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

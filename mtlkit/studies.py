@@ -476,8 +476,8 @@ def protocol_table(
 
     Returns:
         besides the contenders' test metrics those of the floors; for every contender ``late`` (1 where a seed's
-        selected epoch lies in the last tenth of its cap), ``edge`` (1 where the chosen rate is at the edge of those that
-        were tried) and ``loss_at_start``; and ``overlap`` under the method ``data``.
+        selected epoch lies in the last tenth of its cap), ``edge`` (1 where the chosen rate is at the edge of those
+        that were tried) and ``loss_at_start``; and ``overlap`` under the method ``data``.
     """
     parts = [per_seed_table(outcomes, metrics)]
     for condition, outcome in outcomes.items():

@@ -22,9 +22,9 @@ LOCK = {
     if line and not line.startswith("#")
 }
 FLOORS = [
-    "progress", "memory", "tasks", "datasets", "models", "signals", "weighting", "merging", "weigher", "results",
-    "samples", "stack", "engine", "training", "studies", "dynamics", "paired", "published", "claims", "your_data",
-    "figures", "notebook", "paper",
+    "progress", "memory", "recipes", "tasks", "datasets", "models", "signals", "weighting", "merging", "weigher",
+    "results", "store", "samples", "stack", "engine", "training", "studies", "levels", "dynamics", "paired",
+    "published", "claims", "your_data", "figures", "notebook", "full",
 ]  # fmt: skip
 
 

@@ -1,7 +1,4 @@
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +7,7 @@ import torch
 
 import mtlkit as mtl
 from mtlkit import studies
+from mtlkit.levels import levels
 
 BUDGET = {"epochs": 2, "tuning_epochs": 1}
 OPTIONS = {"batch_size": 50, "steps_per_epoch": 5, "dtype": torch.float64, "device": "cpu"}
@@ -18,7 +16,8 @@ OPTIONS = {"batch_size": 50, "steps_per_epoch": 5, "dtype": torch.float64, "devi
 @pytest.fixture(scope="module")
 def candidates():
     data = mtl.datasets.load("digits", label_noise=0.6)
-    return studies.contenders(data, mtl.models.mlp, {"Uniform": mtl.Uniform(), "SLGrad": mtl.SLGrad()})
+    found = studies.contenders(data, mtl.models.mlp, {"Uniform": mtl.Uniform(), "SLGrad": mtl.SLGrad()})
+    return {name: variants[0] for name, variants in found.items()}
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +28,18 @@ def outcome(candidates):
 def test_baselines_train_on_what_their_name_says(candidates):
     data = candidates["Uniform"].data
     train, meta = set(data.train.rows.tolist()), set(data.meta.rows.tolist())
+    held = data.meta.rows.tolist()[150:]
 
-    def rows(name):
-        return candidates[name].data.train.rows.tolist()
+    def rows(name, split="train"):
+        return candidates[name].data.splits[split].rows.tolist()
 
     assert set(rows("single task")) == train
-    assert rows("meta rows only") == data.meta.rows.tolist()
-    assert sorted(rows("train + meta")) == sorted([*train, *meta])
+    assert rows("meta rows only") == data.meta.rows.tolist()[:150]
+    assert sorted(rows("train + meta")) == sorted([*train, *meta.difference(held)])
     half = rows("train + meta, half each")
     assert sum(row in meta for row in half) == len(half) / 2
+    assert all(rows(name, "meta") == held for name in candidates if "meta" in name)
+    assert all(rows(name, "meta") == data.meta.rows.tolist() for name in candidates if "meta" not in name)
     for name in ("single task", "SLGrad, main task only", "meta rows only, main task only"):
         assert [task.name for task in candidates[name].data.tasks] == ["is_8"]
     assert all(c.data.test.rows.tolist() == data.test.rows.tolist() for c in candidates.values())
@@ -54,7 +56,7 @@ def test_the_rate_is_chosen_by_the_meta_loss_and_a_diverging_one_never(outcome, 
     again = mtl.fit(
         candidates["Uniform"].model, candidates["Uniform"].data, mtl.Uniform(), lr=0.1, seeds=2, epochs=1, **OPTIONS
     ).frame
-    meta = again[(again.split == "meta") & (again.task == "is_8") & (again.metric == "loss")]
+    meta = again[(again.split == "meta") & (again.task == "is_8") & (again.metric == "loss") & (again.epoch > 0)]
     expected = meta.groupby("seed")["value"].min().mean()
     found = table[(table.method == "Uniform") & (table.lr == 0.1)]["meta_loss"].item()
     assert found == pytest.approx(expected)
@@ -88,9 +90,10 @@ def test_noisy_shares_are_of_the_main_tasks_weight(outcome):
     found = studies.noisy_shares([outcome.runs["Uniform"], outcome.runs["SLGrad"]]).set_index("method")
     assert found.loc["Uniform", "noisy_labels"] == pytest.approx(0.6)
     assert found.loc["Uniform", "noisy_weight"] == pytest.approx(0.6, abs=0.02)
-    samples = outcome.runs["SLGrad"].samples
-    main = samples[samples.task == "is_8"]
-    expected = [g[g.noisy].weight.sum() / g.weight.sum() for _, g in main.groupby("seed")]
+    runs = outcome.runs["SLGrad"]
+    rows = runs.frame[(runs.frame.metric == "noisy_weight") & (runs.frame.task == "is_8")]
+    chosen = runs.selected()
+    expected = [g[g.epoch <= chosen[seed]].value.mean() for seed, g in rows.groupby("seed")]
     assert found.loc["SLGrad", "noisy_weight"] == pytest.approx(np.mean(expected), abs=1e-4)
 
 
@@ -139,104 +142,163 @@ def test_everyone_makes_the_same_number_of_steps(candidates, monkeypatch):
     assert set(asked.values()) == {10}
 
 
-@pytest.fixture
-def counted(monkeypatch):
-    """What was really fitted: the names, in order; None in the list stops the next fit."""
-    fitted, real = [], studies._fit
+def scripted(monkeypatch, losses):
+    """Studies whose fits are not trained: (name, rate, cap) to the meta losses of every epoch, in all seeds."""
+    asked = []
+
+    def fitted(candidate, name, lr, seeds, epochs, **options):
+        asked.append((name, lr, epochs))
+        curve = losses(name, lr, epochs)
+        rows = [
+            ("d", name, seed, epoch, split, "is_8", "loss", value, not np.isfinite(value))
+            for seed in seeds
+            for epoch, value in enumerate(curve)
+            for split in ("train", "meta", "test")
+        ]
+        columns = ["dataset", "method", "seed", "epoch", "split", "task", "metric", "value", "diverged"]
+        return mtl.Runs(pd.DataFrame(rows, columns=columns), pd.DataFrame(), "is_8", {})
+
+    monkeypatch.setattr(studies, "_fit", fitted)
+    return asked
+
+
+def test_the_grid_grows_until_the_choice_is_inside(candidates, monkeypatch):
+    best = {"Uniform": 0.3, "SLGrad": 0.001, "single task": 0.1}
+    asked = scripted(monkeypatch, lambda name, lr, epochs: [9, abs(math.log10(lr / best[name])) + 1, 9])
+    few = {name: candidates[name] for name in best}
+    grid = {"lrs": [0.03, 0.1, 0.3], "tuning_seeds": 1, "seeds": 2, "epochs": 20, "jobs": 1}
+    outcome = studies.study(few, more_lrs=4, **grid)
+    assert outcome.lrs == best
+    assert not outcome.choices["edge"].any()
+    tried = outcome.tuning.groupby("method")["lr"].apply(list)
+    assert tried["Uniform"] == [0.03, 0.1, 0.3, 1.0]
+    assert tried["SLGrad"] == [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3]
+    assert tried["single task"] == [0.03, 0.1, 0.3]
+    assert len(asked) == 4 + 7 + 3 + 3
+    stuck = studies.study({"SLGrad": few["SLGrad"]}, more_lrs=1, **grid)
+    assert stuck.lrs == {"SLGrad": 0.01}
+    assert stuck.choices["edge"].all()
+
+
+def test_a_rate_next_to_one_that_diverges_is_inside(candidates, monkeypatch):
+    scripted(monkeypatch, lambda name, lr, epochs: [9, np.inf] if lr > 0.3 else [9, 1 / lr, 9])
+    outcome = studies.study(
+        {"Uniform": candidates["Uniform"]}, lrs=[0.03, 0.1, 0.3], more_lrs=4, tuning_seeds=1, seeds=2, epochs=20, jobs=1
+    )
+    assert outcome.lrs == {"Uniform": 0.3}
+    assert not outcome.choices["edge"].any()
+
+
+def test_a_cap_that_cuts_off_is_doubled_for_that_contender_alone(candidates, monkeypatch):
+    def losses(name, lr, epochs):
+        return [9, 1, 2, 2] if name == "Uniform" else [100 - epoch for epoch in range(min(epochs, 35) + 1)]
+
+    asked = scripted(monkeypatch, losses)
+    few = {name: candidates[name] for name in ("Uniform", "SLGrad")}
+    options = {"lrs": [0.1], "tuning_seeds": 1, "seeds": 2, "epochs": 10, "jobs": 1}
+    outcome = studies.study(few, doublings=2, **options)
+    assert asked == [("Uniform", 0.1, 10), ("SLGrad", 0.1, 10), ("SLGrad", 0.1, 20), ("SLGrad", 0.1, 40)]
+    assert outcome.choices["epochs"].to_dict() == {"Uniform": 10, "SLGrad": 40}
+    assert outcome.choices["late"].to_dict() == {"Uniform": 0, "SLGrad": 0}
+    cut = studies.study(few, doublings=1, **options)
+    assert cut.choices["late"].to_dict() == {"Uniform": 0, "SLGrad": 1}
+
+
+def test_variants_of_a_contender_compete_on_the_meta_split(candidates):
+    c = candidates["SLGrad"]
+    variants = [studies.Candidate(c.model, c.data, c.weighting, {"meta_batch_size": size}) for size in (2, 200)]
+    outcome = studies.study({"SLGrad": variants}, lrs=[0.1], tuning_seeds=2, seeds=2, jobs=1, **BUDGET, **OPTIONS)
+    table = outcome.tuning.set_index("variant")["meta_loss"]
+    assert outcome.choices.loc["SLGrad", "variant"] == table.idxmin()
+    assert table[0] != table[1]
+    options = {"meta_batch_size": (2, 200)[table.idxmin()], "lr": 0.1, "seeds": 2, "epochs": 2}
+    alone = mtl.fit(c.model, c.data, c.weighting, name="SLGrad", **options, **OPTIONS)
+    assert outcome.runs["SLGrad"].frame.equals(alone.frame)
+
+
+STORED = {"lrs": [0.03, 0.1], "tuning_seeds": 2, "seeds": 3, "jobs": 1, "epochs": 3, "patience": 1, **OPTIONS}
+
+
+def counting(monkeypatch, stop=None):
+    """What is really trained: (name, rate, seeds); the fit after ``stop`` others is interrupted."""
+    trained, real = [], studies._fit
 
     def fit(candidate, **options):
-        if None in fitted:
+        if len(trained) == stop:
             raise KeyboardInterrupt
-        fitted.append(options["name"])
+        trained.append((options["name"], options["lr"], options["seeds"]))
         return real(candidate, **options)
 
     monkeypatch.setattr(studies, "_fit", fit)
-    return fitted
+    return trained
 
 
-def test_an_interrupted_study_repeats_no_finished_fit(candidates, outcome, counted, tmp_path, monkeypatch):
+def test_an_interrupted_study_repeats_no_finished_fit(candidates, tmp_path, monkeypatch):
     few = {name: candidates[name] for name in ("Uniform", "SLGrad", "meta rows only")}
-    settings = {"lrs": [0.1, 1e6], "tuning_seeds": 2, "seeds": 3, "jobs": 1, **BUDGET, **OPTIONS}
-    one = studies._fit
-
-    def until_the_fourth(candidate, **options):
-        run = one(candidate, **options)
-        if len(counted) == 3:
-            counted.append(None)
-        return run
-
-    monkeypatch.setattr(studies, "_fit", until_the_fourth)
-    with pytest.raises(KeyboardInterrupt):
-        studies.study(few, cache=tmp_path, **settings)
-    assert counted == ["Uniform", "Uniform", "SLGrad", None]
-    counted.clear()
-    monkeypatch.setattr(studies, "_fit", one)
-    resumed = studies.study(few, cache=tmp_path, **settings)
-    assert counted == ["SLGrad", "meta rows only", "meta rows only", *few]
-    assert resumed.lrs == {name: outcome.lrs[name] for name in few}
-    for name in few:
-        assert resumed.runs[name].frame.equals(outcome.runs[name].frame)
-        assert resumed.runs[name].samples.equals(outcome.runs[name].samples)
-    counted.clear()
-    again = studies.study(few, cache=tmp_path, **settings)
-    assert counted == []
-    assert again.runs["SLGrad"].frame.equals(resumed.runs["SLGrad"].frame)
-
-
-def changed_candidates():
-    data = mtl.datasets.load("digits", label_noise=0.6)
-
-    def of(weighting=None, data=data, hidden=(64, 64), **options):
-        return studies.Candidate(mtl.models.mlp(data, hidden=hidden), data, weighting or mtl.SLGrad(), options)
-
-    drifting = [
-        mtl.datasets.load("toy_regression", n_train=40, n_meta=9, n_test=9, drift_to=v, drift_epochs=(0, 2))
-        for v in (1.0, 2.0)
-    ]
-    return {
-        "base": of(),
-        "method": of(mtl.Uniform()),
-        "hyper-parameter": of(mtl.SLGrad(lookahead=0.1)),
-        "architecture": of(hidden=(64, 32)),
-        "label noise": of(data=mtl.datasets.load("digits", label_noise=0.4)),
-        "main task": of(data=mtl.datasets.load("digits", main=3, label_noise=0.6)),
-        "tasks": of(data=data.only(["is_8", "is_3"])),
-        "rows": of(data=data.train_on_meta(None)),
-        "its own option": of(batch_size=10),
-        "drift": of(data=drifting[0]),
-        "other drift": of(data=drifting[1]),
-    }
+    path = tmp_path / "here" / "runs.parquet"
+    with monkeypatch.context() as patch:
+        first = counting(patch, stop=4)
+        with pytest.raises(KeyboardInterrupt):
+            studies.study(few, store=path, **STORED)
+    with monkeypatch.context() as patch:
+        rest = counting(patch)
+        outcome = studies.study(few, store=path, **STORED)
+    assert len(first) == 4
+    assert len(rest) == 2 + 3
+    assert not {t[:2] for t in first} & {t[:2] for t in rest if t[2] == [0, 1]}
+    assert [t[2] for t in rest][-3:] == [[2]] * 3
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+        trained = counting(patch)
+        again = studies.study(few, store=path, missing="raise", **STORED)
+    assert trained == []
+    assert path.read_bytes() == before
+    assert again.tuning.equals(outcome.tuning)
+    plain = studies.study(few, **STORED)
+    assert plain.choices.equals(outcome.choices)
+    for name, runs in plain.runs.items():
+        kept = runs.frame[runs.frame["task"] == "is_8"]
+        found = again.runs[name]
+        assert found.selected().equals(runs.selected())
+        columns = ["seed", "epoch", "split", "metric"]
+        a, b = (f.set_index(columns)["value"].sort_index() for f in (kept, found.frame))
+        assert a.index.equals(b.index)
+        np.testing.assert_allclose(a, b, rtol=5e-6)
+        with pytest.raises(LookupError, match="keeps numbers but no models"):
+            found.state_dict(0)
 
 
-SETTINGS = {"name": "a", "lr": 0.1, "seeds": 2, "epochs": 2, "dtype": torch.float64, "optimizer": mtl.training.SGD}
+def test_what_is_not_in_the_store_is_named_skipped_or_trained(candidates, tmp_path):
+    path = tmp_path / "runs.parquet"
+    one = {"Uniform": candidates["Uniform"]}
+    options = {**STORED, "lrs": [0.1]}
+    studies.study(one, store=path, **{**options, "seeds": 2})
+    with pytest.raises(LookupError, match=r"no run of 'Uniform' with lr=0.1 and seeds \[2\] for these settings"):
+        studies.study(one, store=path, missing="raise", **options)
+    both = {**one, "SLGrad": candidates["SLGrad"]}
+    found = studies.study(both, store=path, missing="skip", **{**options, "seeds": 2})
+    assert list(found.runs) == ["Uniform"]
+    with pytest.raises(ValueError, match="missing is 'never', expected one of train, raise, skip"):
+        studies.study(one, store=path, missing="never", **options)
+    data = candidates["Uniform"].data
+    mine = studies.Candidate(mtl.models.MultiTaskModel(torch.nn.Linear(64, 3), {}), data, mtl.Uniform())
+    with pytest.raises(ValueError, match=r"a store needs data from mtlkit\.datasets\.load and a model from mtlkit.models"):
+        studies.study({"Uniform": mine}, store=path, **options)
 
 
-def test_a_fit_is_found_again_only_if_nothing_that_matters_changed():
-    prints = {name: studies._fingerprint(c, SETTINGS) for name, c in changed_candidates().items()}
-    base = changed_candidates()["base"]
-    for change in ({"lr": 0.2}, {"seeds": [1, 2]}, {"epochs": 3}, {"dtype": torch.float32}, {"name": "b"}):
-        prints[str(change)] = studies._fingerprint(base, {**SETTINGS, **change})
-    prints["optimizer"] = studies._fingerprint(base, {**SETTINGS, "optimizer": torch.optim.Adam})
-    assert len(set(prints.values())) == len(prints)
-    assert studies._fingerprint(base, SETTINGS) == prints["base"]
-
-
-def test_a_fit_is_found_again_by_another_process():
-    code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_studies as t; print(*t.prints())"
-    )
-    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert found.split() == prints()
-
-
-def prints():
-    return [studies._fingerprint(c, SETTINGS) for c in changed_candidates().values()]
-
-
-def test_reference_reads_a_table_and_none_is_none(tmp_path):
-    assert studies.reference("small", tmp_path) is None
-    (tmp_path / "small.csv").write_text("condition,method,seed,metric,value\na,Uniform,0,loss,0.5\n")
-    assert studies.reference("small", tmp_path)["value"].tolist() == [0.5]
+def test_protocol_table_says_what_a_verdict_asks_for(candidates):
+    few = {name: candidates[name] for name in ("Uniform", "SLGrad")}
+    outcome = studies.study(few, lrs=[0.03, 0.1], tuning_seeds=2, seeds=3, jobs=1, **BUDGET, **OPTIONS)
+    floors = levels(candidates["Uniform"].data, 3)
+    table = studies.protocol_table({"noisy": outcome}, {"noisy": floors}, ["loss", "roc_auc"], overlap=0.5)
+    value = table.set_index(["method", "metric", "seed"])["value"].sort_index()
+    assert value["data", "overlap"].tolist() == [0.5] * 3
+    runs = outcome.runs["SLGrad"]
+    assert value["SLGrad", "late"].tolist() == (runs.selected() == 2).astype(float).tolist()
+    assert value["SLGrad", "edge"].tolist() == [1.0] * 3
+    frame = runs.frame[(runs.frame.task == "is_8") & (runs.frame.metric == "loss") & (runs.frame.split == "test")]
+    assert value["SLGrad", "loss_at_start"].tolist() == frame[frame.epoch == 0]["value"].tolist()
+    assert len(value["linear model, clean rows", "roc_auc"]) == 3
 
 
 def test_per_seed_table_has_every_number_of_every_seed(outcome):

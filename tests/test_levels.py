@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, roc_auc_score
+
+import mtlkit as mtl
+from mtlkit.levels import STRENGTHS, levels
+
+
+def values(runs, metric="loss"):
+    rows = runs.frame[runs.frame["metric"] == metric]
+    assert set(rows["split"]) == {"test"}
+    return rows["value"].tolist()
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = mtl.datasets.load("digits", label_noise=0.4)
+    return data, levels(data, 2)
+
+
+def test_the_constant_is_the_share_of_positives_among_clean_meta_labels(digits):
+    data, found = digits
+    for seed, loss in enumerate(values(found["constant"])):
+        draw = data.resample(seed)
+        share = draw.meta.y["is_8"].mean().item()
+        assert loss == pytest.approx(log_loss(draw.test.y["is_8"], np.full(len(draw.test), share)))
+
+
+def test_linear_models_are_those_of_scikit_learn_with_the_penalty_that_unused_clean_rows_prefer(digits):
+    data, found = digits
+    draw = data.resample(1)
+    clean, held = (draw.meta.take(rows) for rows in torch.arange(200).split([150, 50]))
+    for name, train, chooses in (("linear model", draw.train, draw.meta), ("linear model, clean rows", clean, held)):
+        models = [LogisticRegression(C=c, max_iter=2000).fit(train.x, train.y["is_8"]) for c in STRENGTHS]
+        losses = [log_loss(chooses.y["is_8"], m.predict_proba(chooses.x)[:, 1]) for m in models]
+        best = models[int(np.argmin(losses))].predict_proba(draw.test.x)[:, 1]
+        assert values(found[name])[1] == pytest.approx(log_loss(draw.test.y["is_8"], best), rel=1e-4)
+        assert values(found[name], "roc_auc")[1] == pytest.approx(roc_auc_score(draw.test.y["is_8"], best), abs=1e-4)
+
+
+def test_regressions_and_classes_have_floors_too():
+    toy = levels(mtl.datasets.load("synthetic", label_noise=0.3), 1, trees=True)
+    assert values(toy["constant"])[0] == pytest.approx(1, abs=0.3)
+    assert values(toy["linear model, clean rows"])[0] < 0.7 < values(toy["constant"])[0]
+    assert set(toy) == {"constant", "linear model", "linear model, clean rows", "boosted trees"}
+    pairs = levels(mtl.datasets.load("multi_digits"), 1)
+    assert values(pairs["constant"])[0] == pytest.approx(np.log(10), abs=0.1)
+    assert values(pairs["linear model"], "accuracy")[0] > 0.8
+
+
+def test_floors_are_kept_in_a_store(tmp_path):
+    data, path = mtl.datasets.load("digits", label_noise=0.4), tmp_path / "runs.parquet"
+    with pytest.raises(LookupError, match=r"has no constant of load\('digits', label_noise=0.4\) for seeds \[0, 1\]"):
+        levels(data, 2, store=path, missing="raise")
+    assert levels(data, 2, store=path, missing="skip") == {}
+    fresh = levels(data, 2, store=path)
+    before = path.read_bytes()
+    again = levels(data, 2, store=path, missing="raise")
+    assert path.read_bytes() == before
+    assert {name: values(runs) for name, runs in again.items()} == {name: values(runs) for name, runs in fresh.items()}
