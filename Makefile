@@ -4,14 +4,15 @@ STUDIES := $(filter-out speed,$(basename $(notdir $(wildcard notebooks/*.ipynb))
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help reproduce test lint lab notebooks speed paper clean
+.PHONY: help reproduce test lint lab notebooks speed full check-result clean
 
 help:
 	@echo "make reproduce  set up .venv, run every study again, compare tables and figures with the committed ones"
 	@echo "make test       set up .venv, lint, unit tests, notebook tests"
 	@echo "make lab        JupyterLab on the notebooks"
 	@echo "make speed      measure what weightings, seeds and branches cost, as ratios, and store the notebook"
-	@echo "make paper      run the studies at paper scale (on the GPU if there is one), results in data/reference"
+	@echo "make full       train what data/results lacks of the studies at full scale: hours, can be stopped and goes on"
+	@echo "make check-result  train some stored fits again and compare"
 	@echo "make notebooks  run what changed and store the executed notebooks in notebooks/"
 
 .venv/installed: requirements.txt pyproject.toml
@@ -50,9 +51,12 @@ speed: .venv/installed
 	$(BIN)/python -m mtlkit.notebook run notebooks/speed.ipynb build/executed/speed.ipynb --section speed
 	$(BIN)/python -m mtlkit.notebook store build/executed/speed.ipynb notebooks/speed.ipynb
 
-# NAME=... runs one entry of params.yaml's section paper; what an interrupted run has done is kept in build/paper.
-paper: .venv/installed
-	$(BIN)/python -m mtlkit.paper $(NAME)
+# NAME=... fills the store of one entry of params.yaml's section full; stop it at any moment, it goes on from there.
+full: .venv/installed
+	$(BIN)/python -m mtlkit.full $(NAME)
+
+check-result: .venv/installed
+	$(BIN)/python -m mtlkit.full --check $(or $(COUNT),5)
 
 clean:
 	rm -rf build .pytest_cache .ruff_cache .hypothesis

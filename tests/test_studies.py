@@ -282,7 +282,9 @@ def test_what_is_not_in_the_store_is_named_skipped_or_trained(candidates, tmp_pa
         studies.study(one, store=path, missing="never", **options)
     data = candidates["Uniform"].data
     mine = studies.Candidate(mtl.models.MultiTaskModel(torch.nn.Linear(64, 3), {}), data, mtl.Uniform())
-    with pytest.raises(ValueError, match=r"a store needs data from mtlkit\.datasets\.load and a model from mtlkit.models"):
+    with pytest.raises(
+        ValueError, match=r"a store needs data from mtlkit\.datasets\.load and a model from mtlkit.models"
+    ):
         studies.study({"Uniform": mine}, store=path, **options)
 
 

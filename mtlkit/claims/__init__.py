@@ -1,70 +1,81 @@
 """The papers' claims as code: what is compared, which test decides, and which verdict follows.
 
-A claim is tested on the per-seed numbers of one study (:func:`mtlkit.studies.per_seed_table`), with
+A claim is tested on the per-seed numbers of one study at full scale (:func:`mtlkit.studies.protocol_table`), with
 rules that are the same for all claims:
 
 - *Test.* A two-sided paired t-test over seeds at level 0.05, with Holm's correction over the comparisons
-  of one claim. Not Wilcoxon's test: with the five seeds of a study at paper scale its p-value cannot fall
-  below 0.06, so that nothing could be decided. One outlying seed widens the t interval, and so
-  speaks against a verdict rather than for one.
-- *Smallest difference that matters* (:data:`MARGINS`). A loss has to differ by a tenth of the other's
-  mean, because losses of different studies have no common unit. Accuracy, ROC AUC and average precision:
-  by 0.01, the last digit that papers print. Shares of weight: by 0.05 of the whole.
+  of one claim that count. Where seeds split the same rows again, variances are corrected for it
+  (:func:`corrected`). One outlying seed widens the t interval, and so speaks against a verdict.
+- *Learned.* A comparison counts only if its better side beats the best constant: significantly, and by a tenth of
+  what the best contender gains on it. Where shares of weight are compared, the method itself must have learned.
+- *Trained and tuned.* It counts only if no side was cut off (:data:`LATE`) or has its learning rate at
+  the edge of the grid. An opponent that equals another, or never left its start, counts once.
+- *Smallest difference that matters.* A twentieth of the distance between the constant and the best contender;
+  shares of weight: :data:`SHARES`.
 - *Outcome of a comparison.* Better or worse: significant, and at least that much. Level: the whole 95 %
   interval is within that much. Otherwise unclear.
 - *Seeds without a value.* A diverged seed has an infinite loss: a method with one is not better than any
   other, and one without is better than a method that has one. A share of weight is undefined where a
   seed gave no weight; such seeds are left out of the test, and the verdict is then at most "partly".
-- *Verdict* (:data:`VERDICTS`). A claim about all its comparisons is reproduced if all hold, partly
+- *Verdict* (:data:`VERDICTS`). A claim about all its comparisons is reproduced if all that count hold, partly
   reproduced if at least half do, opposite if in all of them the reverse holds; other rules are
-  :func:`first`, :func:`most` and :func:`none_best`. With fewer seeds than :data:`MINIMUM`, or where a method or a
-  number is missing, the claim is not tested here.
+  :func:`first`, :func:`most` and :func:`none_best`. Nothing learned here, if that is why none counts. With fewer seeds
+  than :data:`MINIMUM`, or where a method or a number is missing, the claim is not tested here.
 
-The margins and thresholds were fixed in this form after the first quick results of S1 to S4, V1 and V2 were
-known, and have not been changed since.
+Rules, margins and settings were fixed before the full-scale runs, after a first round of short ones.
 """
 
-from mtlkit.claims._papers import CLAIMS, CLEAN_ROWS, PAPERS_BASELINES
+from mtlkit.claims._papers import CLAIMS, CLEAN_ROWS, CORRECTED, PAPERS_BASELINES
 from mtlkit.claims._rules import (
+    LATE,
     LEVEL,
-    MARGINS,
     MINIMUM,
+    SHARES,
     VERDICTS,
     Absent,
     Claim,
     Comparison,
     Numbers,
+    Setting,
+    corrected,
+    counted,
     every,
     first,
     most,
     none_best,
     outcomes,
+    setting,
     test,
     versus,
 )
-from mtlkit.claims._table import NONE, halvings, readable, sentences, short, table
+from mtlkit.claims._table import NONE, readable, sentences, short, table
 
 __all__ = [
     "CLAIMS",
     "CLEAN_ROWS",
+    "CORRECTED",
+    "LATE",
     "LEVEL",
-    "MARGINS",
     "MINIMUM",
     "NONE",
     "PAPERS_BASELINES",
+    "SHARES",
     "VERDICTS",
     "Absent",
     "Claim",
     "Comparison",
     "Numbers",
+    "Setting",
+    "corrected",
+    "counted",
     "every",
     "first",
-    "halvings",
     "most",
     "none_best",
     "outcomes",
     "readable",
     "sentences",
+    "setting",
     "short",
     "table",
     "test",

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mtlkit.claims._rules import (
-    ABSOLUTE,
-    RELATIVE,
+    SHARES,
     Absent,
     Claim,
     Comparison,
@@ -21,6 +20,7 @@ from mtlkit.claims._rules import (
     most,
     none_best,
     outcomes,
+    setting,
     versus,
 )
 
@@ -33,6 +33,9 @@ SLGRAD, HYDALEARN, ALPHAVIL, COMPARISON = (
 PAPERS_BASELINES = ("Uniform", "RandomWeighting", "GradientCosine", "OLAux", "PCGrad", "CAGrad", "GradNorm")
 CLEAN_ROWS = ("meta rows only", "meta rows only, main task only", "train + meta", "train + meta, half each")
 LOWEST = "With noisy labels of the main task, SLGrad has the lowest main-task test loss."
+CORRECTED = ("Uniform, forward correction", "single task, forward correction")
+LOG_RATIO = 0.1
+"""Smallest change of a gain in the logarithm of a ratio of losses that matters."""
 NEAR_ZERO = 0.1
 """A noisy label's mean weight counts as near zero below this share of a clean label's."""
 STRONGLY = 0.1
@@ -46,8 +49,9 @@ def _less_weight(condition: str) -> Callable[[Numbers], list[Comparison]]:
         weight = numbers.of(condition, "SLGrad", "noisy_weight")
         labels = numbers.of(condition, "SLGrad", "noisy_labels")
         tenth = NEAR_ZERO * labels / (1 - labels + NEAR_ZERO * labels)
-        options = {"lower": True, "infinite": False}
-        margin = ABSOLUTE["noisy_weight"]
+        learned = setting(numbers, condition, ["SLGrad"], "loss", own="SLGrad")
+        options = {"lower": True, "infinite": False, "setting": learned}
+        margin = SHARES["noisy_weight"]
         one = (condition, "SLGrad")
         name = "share of the weight on noisy labels"
         return [
@@ -72,7 +76,8 @@ def _drifting_share(condition: str) -> Callable[[Numbers], list[Comparison]]:
             last,
             first,
             lower=True,
-            margin=ABSOLUTE["auxiliary_share"],
+            margin=SHARES["auxiliary_share"],
+            setting=setting(numbers, condition, ["SLGrad"], "loss", own="SLGrad"),
             wants="different",
             infinite=False,
         )
@@ -81,55 +86,62 @@ def _drifting_share(condition: str) -> Callable[[Numbers], list[Comparison]]:
     return build
 
 
-def _slgrad(study: str, noise: str) -> list[Claim]:
-    noisy, clean = f"{noise} label noise", "0% label noise"
-    common = {"source": SLGRAD, "study": study}
-    return [
+def _slgrad(study: str, noises: Sequence[str], notebook: str, known_rate: bool) -> list[Claim]:
+    """S1 to S4 on one study, at these levels of noise and without noise."""
+    clean = "0% label noise"
+    common = {"source": SLGRAD, "study": study, "notebook": notebook}
+    opponents = {
+        "the paper's baselines": PAPERS_BASELINES,
+        "plain training on the clean rows": CLEAN_ROWS,
+        **({"plain training that knows the share of wrong labels": CORRECTED} if known_rate else {}),
+        "a linear model on the clean rows": ("linear model, clean rows",),
+    }
+    lowest = [
         Claim(
             id="S1",
             sentence=LOWEST,
-            setting=f"{noisy}, the paper's baselines",
-            figure=f"{study}_ranking",
-            comparisons=lambda numbers: versus(numbers, noisy, "SLGrad", PAPERS_BASELINES, "loss"),
+            setting=f"{noise} label noise, against {whom}",
+            figure="label_noise_ranking",
+            comparisons=functools.partial(
+                versus, condition=f"{noise} label noise", method="SLGrad", others=others, metric="loss"
+            ),
             **common,
-        ),
-        Claim(
-            id="S1",
-            sentence=LOWEST,
-            setting=f"{noisy}, plain training on the clean rows",
-            figure=f"{study}_ranking",
-            comparisons=lambda numbers: versus(numbers, noisy, "SLGrad", CLEAN_ROWS, "loss"),
-            **common,
-        ),
+        )
+        for noise in noises
+        for whom, others in opponents.items()
+    ]
+    near_zero = [
         Claim(
             id="S2",
             sentence="SLGrad gives noisy samples weights near zero and clean ones most of the weight.",
-            setting=noisy,
-            figure=f"{study}_weights",
-            comparisons=_less_weight(noisy),
+            setting=f"{noise} label noise",
+            figure="label_noise_weights",
+            comparisons=_less_weight(f"{noise} label noise"),
             **common,
-        ),
-        Claim(
-            id="S3",
-            sentence="SLGrad also helps, or does not hurt, without noise.",
-            setting=f"{clean}, against uniform weights",
-            figure=f"{study}_ranking",
-            comparisons=lambda numbers: versus(numbers, clean, "SLGrad", ["Uniform"], "loss", "no worse"),
-            **common,
-        ),
-        *(
-            Claim(
-                id="S4",
-                sentence="SLGrad uses auxiliary samples while they help: their share of the weight drifts.",
-                setting=condition,
-                figure=f"{study}_shares",
-                comparisons=_drifting_share(condition),
-                rule=first,
-                **common,
-            )
-            for condition in (noisy, clean)
-        ),
+        )
+        for noise in noises
     ]
+    harmless = Claim(
+        id="S3",
+        sentence="SLGrad also helps, or does not hurt, without noise.",
+        setting=f"{clean}, against uniform weights",
+        figure="label_noise_ranking",
+        comparisons=lambda numbers: versus(numbers, clean, "SLGrad", ["Uniform"], "loss", "no worse"),
+        **common,
+    )
+    drifting = [
+        Claim(
+            id="S4",
+            sentence="SLGrad uses auxiliary samples while they help: their share of the weight drifts.",
+            setting=f"{noise} label noise",
+            figure="label_noise_curves",
+            comparisons=_drifting_share(f"{noise} label noise"),
+            rule=first,
+            **common,
+        )
+        for noise in ("0%", *noises)
+    ]
+    return [*lowest, *near_zero, harmless, *drifting]
 
 
 def _as_published(numbers: Numbers, ours: str) -> list[Comparison]:
@@ -204,8 +216,9 @@ def _falling_share(numbers: Numbers, method: str) -> list[Comparison]:
             [numbers.of(condition, method, f"auxiliary_share_{when}") for when in ("before", "after")]
             for condition in (drifting, steady)
         )
-        margin = ABSOLUTE["auxiliary_share"]
-        options = {"lower": True, "margin": margin, "infinite": False}
+        margin = SHARES["auxiliary_share"]
+        learned = setting(numbers, drifting, [method], "loss", own=method)
+        options = {"lower": True, "margin": margin, "infinite": False, "setting": learned}
         share, change = "auxiliaries' share of the weight", "change of the auxiliaries' share"
         found.append(Comparison(drifting, f"{method}, after the drift", "before it", share, after, before, **options))
         found.append(
@@ -231,6 +244,7 @@ def _varying_weights(numbers: Numbers) -> list[Comparison]:
             STRONGLY,
             lower=False,
             margin=0.0,
+            setting=setting(numbers, condition, ["HydaLearn"], "loss", own="HydaLearn"),
             infinite=False,
         )
         for condition in numbers.conditions()
@@ -300,7 +314,8 @@ def _shrinking_gains(numbers: Numbers) -> list[Comparison]:
                         gain(large, strategy),
                         gain(small, strategy),
                         lower=True,
-                        margin=RELATIVE["loss"],
+                        margin=LOG_RATIO,
+                        setting=setting(numbers, small, [strategy, "single task"], "loss", own=strategy),
                     )
                 )
     if not found:
@@ -309,8 +324,11 @@ def _shrinking_gains(numbers: Numbers) -> list[Comparison]:
 
 
 _CLAIMS = (
-    *_slgrad("digits_label_noise", "60%"),
-    *_slgrad("toy_regression", "30%"),
+    *_slgrad("label_noise_mnist", ("20%", "40%", "60%"), "label_noise", known_rate=True),
+    *_slgrad("label_noise_digits", ("20%", "40%", "60%"), "label_noise", known_rate=True),
+    *_slgrad("label_noise_cifar10", ("40%", "60%"), "label_noise", known_rate=True),
+    *_slgrad("toy_regression", ("30%",), "toy_regression", known_rate=False),
+    *_slgrad("synthetic", ("30%",), "toy_regression", known_rate=False),
     *(
         Claim(
             id="S1",

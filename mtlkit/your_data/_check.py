@@ -128,7 +128,7 @@ def audit_check(
             found.append((level, ranking))
     done = fits(candidates, todo, "looking for wrong labels", seeds=seeds, jobs=jobs, **options)
     tables = []
-    for (level, ranking), runs in zip(found, done, strict=True):
+    for (level, ranking), runs in zip(found, done.values(), strict=True):
         data = draws[level]
         if ranking == SLGRAD_LOSS:
             tables.append(audit(runs).detection.assign(label_noise=level, ranking=WEIGHT))
