@@ -436,43 +436,6 @@ def levels(panels: Mapping[tuple[str, str], pd.DataFrame], *, label: str) -> Fig
 
 
 @_styled
-def overview(columns: Sequence[Mapping[str, pd.DataFrame]], *, label: str) -> Figure:
-    """All studies at a glance: a band per study, a dot with its 95 % interval per method, sorted.
-
-    Args:
-        columns: for each column of the figure, title of a band to a frame with the columns ``method``, ``gain``,
-            ``low`` and ``high``, in halvings of a loss. What lies outside three halvings is drawn at the edge.
-        label: of the axes.
-    """
-    lines = max(sum(len(table) + 3 for table in bands.values()) for bands in columns)
-    figure, axes = _figure(len(columns), width=5.4, height=1.6 + 0.062 * lines)
-    known = {}
-    for axis, bands in zip(axes[0], columns, strict=True):
-        place, ticks = 0, {}
-        for number, (title, table) in enumerate(bands.items()):
-            ticks[place - (len(table) - 1) / 2] = title
-            if number % 2 == 0:
-                axis.axhspan(place + 1.5, place - len(table) - 0.5, color=GREY, alpha=0.1, linewidth=0)
-            for row in table.sort_values("gain", ascending=False).itertuples():
-                colour, _, marker = look(row.method)
-                at = min(max(row.gain, -3), 3)
-                axis.plot([min(max(v, -3), 3) for v in (row.low, row.high)], [place, place], color=colour, linewidth=1)
-                [dot] = axis.plot(at, place, marker, color=colour, markersize=5.5 if row.method in LOOKS else 3.5)
-                known[row.method if row.method in LOOKS else "other methods"] = dot
-                place -= 1
-            place -= 3
-        axis.axvline(0, color=BLACK, linewidth=0.8)
-        axis.set_yticks(list(ticks), list(ticks.values()))
-        axis.grid(visible=False, axis="y")
-        axis.tick_params(axis="y", length=0)
-        axis.set_xticks(range(-3, 4), ["8", "4", "2", "1", "1/2", "1/4", "1/8"])
-        axis.set(xlim=(-3.15, 3.15), ylim=(-lines + 1, 2), xlabel=label)
-    order = sorted(known, key=lambda name: [*LOOKS, "other methods"].index(name))
-    figure.legend([known[name] for name in order], order, loc="outside right upper")
-    return figure
-
-
-@_styled
 def images(split: Split, *, count: int, shape: tuple[int, int]) -> Figure:
     """The first inputs of a split as pictures, with their labels.
 

@@ -180,22 +180,6 @@ def test_levels_draw_a_line_per_method_in_its_panel():
     assert (top.get_title(loc="left"), bottom.get_title(loc="left")) == ("top", "bottom")
 
 
-def test_overview_sorts_each_band_and_keeps_outliers_at_the_edge():
-    rows = [("SLGrad", 0.5, 0.2, 0.8), ("never seen", 1.0, 0.9, 1.1), ("DIW", -9.0, -20.0, 2.0)]
-    table = pd.DataFrame(rows, columns=["method", "gain", "low", "high"])
-    figure = figures.overview([{"first": table, "second": table[:1]}, {"third": table[:2]}], label="loss")
-    left, right = figure.axes
-    dots = [line for line in left.lines if line.get_marker() not in ("None", "")]
-    assert [dot.get_xdata()[0] for dot in dots] == [1.0, 0.5, -3.0, 0.5]
-    places = [dot.get_ydata()[0] for dot in dots]
-    assert places == sorted(places, reverse=True)
-    bars = [line.get_xdata() for line in left.lines if len(line.get_xdata()) == 2 and line.get_linewidth() == 1]
-    assert list(bars[2]) == [-3, 2]
-    assert [tick.get_text() for tick in left.get_yticklabels()] == ["first", "second"]
-    assert left.get_ylim() == right.get_ylim()
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["SLGrad", "DIW", "other methods"]
-
-
 def test_ratios_leave_out_what_was_not_measured():
     table = pd.DataFrame({"small": {"Uniform": 1.0, "SLGrad": 2.5}, "large": {"Uniform": 1.0, "SLGrad": math.nan}})
     left, right = figures.ratios(table, label="time / plain step").axes

@@ -168,9 +168,88 @@ def test_a_learnable_problem_is_learned():
     assert auc == pytest.approx(reported)
 
 
+PATIENT = {"epochs": 25, "patience": 2, "batch_size": 8, "steps_per_epoch": 3, "lr": 0.3, **DOUBLE}
+
+
+def ends(runs):
+    return runs.frame.groupby("seed")["epoch"].max().to_dict()
+
+
+@pytest.mark.parametrize("method", [mtl.SLGrad(), mtl.AlphaVIL()], ids=["step", "epoch"])
+def test_a_seed_that_has_run_out_of_patience_is_finished_whatever_its_neighbours_do(method):
+    data = small(n=(40, 16, 12))
+    together = mtl.fit(model(data), data, method, seeds=4, **PATIENT)
+    found = ends(together)
+    assert len(set(found.values())) > 1
+    assert min(found.values()) < 25
+    for seed, end in found.items():
+        alone = mtl.fit(model(data), data, method, seeds=[seed], **PATIENT)
+        assert ends(alone) == {seed: end}
+        own = together.frame[together.frame["seed"] == seed].reset_index(drop=True)
+        columns = ["epoch", "split", "task", "metric", "diverged"]
+        assert own[columns].equals(alone.frame[columns])
+        torch.testing.assert_close(
+            torch.tensor(own["value"]), torch.tensor(alone.frame["value"]), rtol=1e-6, atol=1e-9, equal_nan=True
+        )
+        for at in ("selected", "last"):
+            for name, value in alone.state_dict(seed, at).items():
+                torch.testing.assert_close(together.state_dict(seed, at)[name], value, rtol=1e-6, atol=1e-9)
+        samples = together.samples[together.samples["seed"] == seed]["weight"]
+        torch.testing.assert_close(
+            torch.tensor(samples.to_numpy()), torch.tensor(alone.samples["weight"].to_numpy()),
+            rtol=1e-6, atol=1e-9, equal_nan=True,
+        )  # fmt: skip
+        meta = own[(own["split"] == "meta") & (own["task"] == "main") & (own["metric"] == "loss")]
+        curve = meta.set_index("epoch")["value"].drop(0)
+        best = curve.idxmin()
+        assert together.selected()[seed] == best
+        assert end == min(25, best + 2)
+
+
+def turned(split):
+    return replace(split, y={**split.y, "main": 1 - split.y["main"]})
+
+
+def test_the_state_before_training_is_never_selected_and_others_only_from_a_given_epoch_on():
+    data = small().variant(lambda d: replace(d, train=turned(d.train)), lambda line: line)
+    options = {"epochs": 6, "batch_size": 8, "lr": 0.05, "seeds": 3, **DOUBLE}
+    away = mtl.Fixed([1.0, 0.0, 0.0])
+    worse = mtl.fit(model(data), data, away, **options)
+    meta = worse.frame[(worse.frame.split == "meta") & (worse.frame.task == "main") & (worse.frame.metric == "loss")]
+    wide = meta.pivot(index="seed", columns="epoch", values="value")
+    assert (wide.idxmin(axis=1) == 0).any()
+    assert worse.selected().to_dict() == wide.drop(columns=0).idxmin(axis=1).to_dict()
+    late = mtl.fit(model(data), data, away, select_from=5, **options)
+    assert late.selected().to_dict() == wide[[5, 6]].idxmin(axis=1).to_dict()
+    rows = late.final("selected")
+    assert set(rows.loc[rows["metric"] == "roc_auc", "epoch"]) <= {5, 6}
+    patient = mtl.fit(model(data), data, away, select_from=4, patience=1, **{**options, "epochs": 20})
+    assert min(ends(patient).values()) >= 5
+
+
+def test_the_selected_model_has_the_numbers_that_are_reported():
+    data = small(n=(200, 50, 100)).only(["main"])
+    net = mtl.models.mlp(data, hidden=(16,))
+    options = {"epochs": 12, "batch_size": 20, "lr": 0.7, "seeds": 3, **DOUBLE}
+    runs = mtl.fit(net, data, mtl.Uniform(), **options)
+    assert (runs.selected() < 12).any()
+    net.double()
+    for seed in runs.seeds:
+        net.load_state_dict(runs.state_dict(seed))
+        test = data.resample(seed).test
+        rows = runs.final("selected")
+        rows = rows[(rows.seed == seed) & (rows.split == "test") & (rows.task == "main")].set_index("metric")["value"]
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(net(test.x)["main"].squeeze(1), test.y["main"])
+        assert loss.item() == pytest.approx(rows["loss"])
+        assert data.main.metrics(net(test.x)["main"], test.y["main"])["roc_auc"] == pytest.approx(rows["roc_auc"])
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
+        ({"patience": 0}, ValueError, "patience is 0, expected at least 1"),
+        ({"select_from": 0}, ValueError, "select_from is 0, expected an epoch from 1 to 1"),
+        ({"select_from": 2}, ValueError, "select_from is 2, expected an epoch from 1 to 1"),
         ({"batch_size": 41}, ValueError, r"batch_size is 41, expected 1 to 40 \(rows of the train split\)"),
         ({"meta_batch_size": 17}, ValueError, r"meta_batch_size is 17, expected 1 to 16 \(rows of the meta split\)"),
         ({"epochs": 0}, ValueError, "epochs is 0"),
