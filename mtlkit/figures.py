@@ -156,7 +156,8 @@ def ranking(
     """
     first = next(iter(panels.values()))
     order = first["mean"].sort_values(ascending=not lower_is_better).index
-    figure, axes = _figure(len(panels), width=4.6, height=1.0 + 0.24 * len(order), sharey=True)
+    width = 4.6 if len(panels) > 1 else 7.0
+    figure, axes = _figure(len(panels), width=width, height=1.0 + 0.24 * len(order), sharey=True)
     for axis, (title, table) in zip(axes[0], panels.items(), strict=True):
         for place, method in enumerate(order):
             if method not in table.index:

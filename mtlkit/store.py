@@ -101,7 +101,8 @@ class Store:
         frame = frame.assign(task=frame["task"].astype(str))
         frame = frame.astype({"seed": int, "epoch": int, "value": float})
         frame.insert(0, "method", method)
-        frame.insert(0, "dataset", first["data"])
+        name = re.search(r"load\('([^']+)'", first["data"])
+        frame.insert(0, "dataset", name[1] if name else first["data"])
         losses = frame[frame["metric"] == "loss"]
         select_from = re.search(r"select_from=(\d+)", first["options"])
         return Runs(frame, pd.DataFrame(), losses["task"].iloc[0], {}, int(select_from[1]) if select_from else 1)

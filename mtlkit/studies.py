@@ -516,7 +516,7 @@ def share_table(outcomes: Mapping[str, Study], methods: Sequence[str]) -> pd.Dat
 
     Returns:
         ``auxiliary_share_first`` and ``auxiliary_share_last`` (the auxiliary tasks' share of the total
-        weight in the first and in the last epoch); for a condition with label noise also ``noisy_labels``
+        weight in the first and in each seed's last epoch); for a condition with label noise also ``noisy_labels``
         (their share of the main task's training labels) and ``noisy_weight`` (the share of the main
         task's weight, over the whole training, that went to them). NaN where a seed diverged or gave
         no weight at all.
@@ -527,7 +527,8 @@ def share_table(outcomes: Mapping[str, Study], methods: Sequence[str]) -> pd.Dat
             run = outcome.runs[method]
             frame = run.frame[(run.frame["metric"] == "weight") & (run.frame["split"] == "train")]
             main = frame[frame["task"] == run.main].pivot(index="seed", columns="epoch", values="value")
-            found = {"auxiliary_share_first": 1 - main.iloc[:, 0], "auxiliary_share_last": 1 - main.iloc[:, -1]}
+            last = main.ffill(axis=1).iloc[:, -1]
+            found = {"auxiliary_share_first": 1 - main.iloc[:, 0], "auxiliary_share_last": 1 - last}
             labels, weight = _noisy_shares(run)
             if labels.any():
                 found |= {"noisy_labels": labels, "noisy_weight": weight}

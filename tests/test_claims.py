@@ -8,7 +8,7 @@ from scipy import stats
 
 from mtlkit import claims
 from mtlkit.claims import Comparison, Numbers
-from mtlkit.claims.__main__ import MARKS, with_table
+from mtlkit.claims.__main__ import MARKS, with_hero, with_table
 from mtlkit.claims._table import COLUMNS
 
 ROOT = Path(__file__).parent.parent
@@ -472,6 +472,10 @@ def committed():
 def test_the_readme_shows_the_table_of_the_pipeline():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert with_table(text, committed()) == text
+    numbers = pd.read_csv(ROOT / "figures/label_noise_mnist/label_noise_mnist_per_seed.csv")
+    assert with_hero(text, numbers) == text
+    changed = numbers.assign(value=numbers["value"] + 0.1)
+    assert with_hero(text, changed) != text
 
 
 def test_the_notebook_shows_the_verdicts_of_the_pipeline():

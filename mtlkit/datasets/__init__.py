@@ -19,7 +19,7 @@ from mtlkit.datasets.synthetic import synthetic, toy_regression
 from mtlkit.datasets.tabular import from_frame
 from mtlkit.datasets.uci import adult, parkinsons
 
-__all__ = ["Card", "Dataset", "Split", "from_frame", "load", "names", "needs"]
+__all__ = ["Card", "Dataset", "Split", "from_frame", "load", "names", "needs", "outline"]
 
 _LOADERS = {
     "adult": adult,
@@ -75,6 +75,22 @@ def load(name: str, *, seed: int = 0, **options) -> Dataset:
             raise TypeError(f"data set {name!r} has no option {option!r}, expected some of {', '.join(allowed)}")
     line = recipes.call(loader, name, name="load", **options)
     return replace(loader(seed=seed, **options), redraw=functools.partial(_redraw, name, options), recipe=line)
+
+
+def outline(name: str, **options) -> Dataset:
+    """The tasks, shapes and recipe of :func:`load`'s data set, from no file: its images are blank.
+
+    Enough to find runs in a store, where nothing is to be trained. For the MNIST family and CIFAR-10; data sets that
+    need no file are what they are.
+
+    Args:
+        options: as for :func:`load`.
+
+    Raises:
+        FileNotFoundError: a data set of other files, which are not there.
+    """
+    with files.blanks():
+        return replace(load(name, **options), redraw=None)
 
 
 def _check(name: str) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 import torch
 
-from mtlkit.datasets import files, load, names, needs
+from mtlkit.datasets import files, load, names, needs, outline
 from mtlkit.datasets.__main__ import main
 from mtlkit.datasets.base import Dataset
 
@@ -133,3 +133,16 @@ def test_fetch_of_an_unknown_name(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["fetch", "imagenet"])
     assert "invalid choice: 'imagenet' (choose from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "multi_mnist", "cifar10", "digits"])
+def test_an_outline_has_the_tasks_shapes_and_recipe_of_the_data_and_reads_no_file(name, get, monkeypatch):
+    real = get(name, label_noise=0.2, **CASES[name])
+    monkeypatch.setattr(files, "folders", list)
+    found = outline(name, label_noise=0.2, **CASES[name])
+    assert found.recipe == real.recipe
+    assert found.tasks == real.tasks
+    for where, split in found.splits.items():
+        assert split.x.shape == real.splits[where].x.shape
+        assert split.x.dtype == real.splits[where].x.dtype
+    assert found.only([found.main.name]).train_on_meta(1, 0.25).recipe.endswith(".train_on_meta(1, hold_out=0.25)")

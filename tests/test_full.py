@@ -1,0 +1,66 @@
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+import mtlkit as mtl
+from mtlkit import full, notebook, studies
+from mtlkit.store import Store
+
+OPTIONS = {"batch_size": 50, "steps_per_epoch": 4, "dtype": torch.float64, "patience": 2}
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A store of two short fits."""
+    data = mtl.datasets.load("digits", label_noise=0.4).only(["is_8", "is_3"])
+    model = mtl.models.mlp(data, hidden=(8,))
+    both = {"Uniform": mtl.Uniform(), "SLGrad": mtl.SLGrad(lookahead=0.1)}
+    candidates = {name: studies.Candidate(model, data, method) for name, method in both.items()}
+    path = tmp_path / "runs.parquet"
+    adam = {"optimizer": torch.optim.Adam, "seeds": 2, "tuning_seeds": 1, "epochs": 3, "jobs": 1}
+    studies.study(candidates, lrs=[0.01], store=path, **adam, **OPTIONS)
+    return path
+
+
+def test_stored_fits_are_made_again(stored):
+    assert full.check(10, 0, [stored]) == []
+
+
+def test_a_fit_that_differs_is_named(stored):
+    store = Store(stored)
+    table = store.table.assign(value=store.table["value"] * (1 + 0.2 * (store.table["method"] == "SLGrad")))
+    store._write(table)
+    found = full.check(10, 0, [stored])
+    assert len(found) == 2
+    assert "runs.parquet, seed 0: test loss" in found[0]
+    assert "SLGrad(lookahead=0.1), batch_size=50" in found[0]
+    assert len(full.check(1, 0, [stored])) <= 1
+
+
+def test_no_fits_are_an_error_in_words(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(full, "RESULTS", tmp_path)
+    assert full.main(["--check", "2"]) == 1
+    assert "fill it with make full" in capsys.readouterr().err
+
+
+def test_an_unknown_study_is_named(capsys):
+    assert full.main(["nothing"]) == 1
+    assert "params.yaml has no full entry 'nothing', expected one of label_noise_mnist" in capsys.readouterr().err
+
+
+def test_every_full_entry_has_a_notebook_with_its_parameters():
+    sections = yaml.safe_load(full.Path("params.yaml").read_text())["full"]
+    for name, section in sections.items():
+        known = notebook.parameters(full.Path(f"notebooks/{section['notebook']}.ipynb"))
+        assert set(section["parameters"]) | {"missing"} <= set(known), name
+        assert section["parameters"]["store"].startswith("../data/results/")
+
+
+def test_the_stores_are_small_and_known():
+    paths = sorted(full.Path("data/results").glob("*.parquet"))
+    assert sum(path.stat().st_size for path in paths) < 5e6
+    for path in paths:
+        table = Store(path).table
+        assert isinstance(table, pd.DataFrame)
+        assert not table["commit"].str.contains("dirty|unknown").any()
