@@ -1,5 +1,8 @@
 """Which layers a stack takes, and that a stacked model computes what its models do one by one."""
 
+from dataclasses import replace
+
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -125,3 +128,42 @@ def test_dropout_is_off_where_models_are_judged_and_on_where_they_learn():
     assert torch.equal(stack.losses(batch, first), stack.losses(batch, first))
     assert not torch.allclose(stack.losses(batch, first), stack.losses(batch, again))
     assert "trunk.1.key" not in stack.buffers
+
+
+FLIPPED = (mtl.Task("main", "binary", flip=0.6), TASKS[1])
+
+
+def test_only_the_training_batch_knows_of_flipped_labels():
+    split = [data().train.take(torch.arange(s, s + 8)) for s in SEEDS]
+    plain, known = (Stack(model(nn.Identity()), tasks, SEEDS, **DOUBLE) for tasks in (TASKS, FLIPPED))
+    batch = stack_splits(split, FLIPPED, "cpu", torch.float64)
+    found = known.losses(batch, {})
+    for s in range(len(SEEDS)):
+        y = {names: target[s] for names, target in batch.y.items()}
+        outputs = {name: output[s] for name, output in known.outputs(batch.x).items()}
+        torch.testing.assert_close(found[s], per_sample_losses(FLIPPED, outputs, y, training=True))
+    assert (found[..., 0] - plain.losses(batch, {})[..., 0]).abs().max() > 0.1
+    torch.testing.assert_close(torch.stack(known.columns(batch, {}), -1), found)
+    assert torch.equal(known.main_loss(batch, {}), plain.main_loss(batch, {}))
+
+
+@pytest.mark.parametrize("method", [mtl.Uniform(), mtl.AlphaVIL()], ids=["weighting", "merging"])
+def test_fit_learns_the_right_answer_from_labels_of_which_most_are_flipped(method):
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(1500, 4, generator=g, dtype=torch.float64)
+    truth = (x[:, 0] + 0.5 * x[:, 1] > 0).double()
+    wrong = torch.rand(1500, generator=g) < 0.6
+    whole = Split(x, {"main": truth, "other": x.sum(1)}, torch.arange(1500), torch.zeros(1500, 2, dtype=torch.bool))
+    train, meta, test = (whole.take(rows) for rows in torch.arange(1500).split([1200, 100, 200]))
+    train = replace(train, y={**train.y, "main": torch.where(wrong[:1200], 1 - train.y["main"], train.y["main"])})
+    areas, first = {}, {}
+    for tasks in (TASKS, FLIPPED):
+        told = Dataset("flipped", tasks, train, meta, test)
+        runs = mtl.fit(model(nn.Identity()), told, method, seeds=2, epochs=8, batch_size=60, lr=0.1, **DOUBLE)
+        rows = runs.frame.query("task == 'main' and split == 'test'")
+        last = rows[(rows["epoch"] == 8) & (rows["metric"] == "roc_auc")]
+        areas[tasks[0].flip] = last["value"].to_list()
+        first[tasks[0].flip] = runs.frame.query("epoch == 0 and metric == 'loss'").reset_index(drop=True)
+    assert max(areas[0.0]) < 0.3
+    assert min(areas[0.6]) > 0.8
+    pd.testing.assert_frame_equal(first[0.0], first[0.6])

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -115,6 +116,11 @@ def test_names_of_outputs_and_targets_must_match():
         (("t", "multiclass"), "at least 2"),
         (("t", "multiclass", 1), "at least 2"),
         (("t", "binary", 2), "takes none"),
+        (("t", "binary", None, -0.1), "flip is -0.1, expected a share from 0 to 1"),
+        (("t", "binary", None, 1.1), "flip is 1.1, expected a share from 0 to 1"),
+        (("t", "binary", None, math.nan), "flip is nan, expected a share from 0 to 1"),
+        (("t", "regression", None, 0.3), "flip is 0.3, but only a binary task takes one"),
+        (("t", "multiclass", 3, 0.3), "flip is 0.3, but only a binary task takes one"),
     ],
 )
 def test_a_task_checks_itself(arguments, message):
@@ -157,3 +163,80 @@ def test_separate_losses_are_the_columns_and_leave_other_outputs_alone():
     for task, losses in zip(tasks, found, strict=True):
         gradients = torch.autograd.grad(losses.sum(), list(outputs.values()), allow_unused=True)
         assert [g is not None for g in gradients] == [name == task.name for name in outputs]
+
+
+FLIPS = {"f0": 0.0, "f2": 0.2, "f6": 0.6, "g6": 0.6, "f10": 1.0}
+
+
+def flipped_batch(n=12, missing=0.2):
+    """Binary tasks of several flip rates around a regression, with missing labels."""
+    g = torch.Generator().manual_seed(5)
+    tasks = [Task(name, "binary", flip=flip) for name, flip in FLIPS.items()]
+    tasks.insert(2, Task("price", "regression"))
+    outputs = {task.name: 3 * torch.randn(n, 1, generator=g, dtype=torch.float64) for task in tasks}
+    targets = {task.name: torch.randint(2, (n,), generator=g).double() for task in tasks}
+    targets = {k: v.masked_fill(torch.rand(n, generator=g) < missing, math.nan) for k, v in targets.items()}
+    targets["g6"] = targets["g6"].nan_to_num(-1).long()
+    return tasks, outputs, targets
+
+
+def test_training_losses_are_of_the_recorded_label_and_others_of_the_true_one():
+    tasks, outputs, targets = flipped_batch()
+    packed = pack(tasks, targets)
+    corrected, plain = (per_sample_losses(tasks, outputs, packed, training=t) for t in (True, False))
+    assert torch.equal(per_sample_losses(tasks, outputs, packed), plain)
+    differ = 0
+    for t, task in enumerate(tasks):
+        for b in range(12):
+            output, label = outputs[task.name][b].item(), targets[task.name][b].item()
+            expected = usual = by_hand(task, output, label)
+            if usual is not None and task.kind == "binary":
+                p = 1 / (1 + math.exp(-output))
+                mixed = (1 - task.flip) * p + task.flip * (1 - p)
+                expected = -math.log(mixed if label == 1 else 1 - mixed)
+                differ += abs(expected - usual) > 1e-3
+            assert corrected[b, t].item() == pytest.approx(expected or 0.0, rel=1e-12, abs=1e-15)
+            assert plain[b, t].item() == pytest.approx(usual or 0.0, rel=1e-12, abs=1e-15)
+    assert differ > 20
+    apart = separate_losses(tasks, outputs, packed, training=True)
+    assert torch.equal(torch.stack(apart, 1), corrected)
+    assert torch.equal(torch.stack(separate_losses(tasks, outputs, packed), 1), plain)
+
+
+def of_one(flip, output, target):
+    task = Task("t", "binary", flip=flip)
+    return per_sample_losses([task], {"t": output}, pack([task], {"t": target}), training=True)[:, 0]
+
+
+def test_a_flip_of_none_is_the_plain_loss_and_of_all_that_of_the_other_label():
+    output = torch.randn(50, generator=torch.Generator().manual_seed(0)) * 5
+    label = (torch.arange(50) % 2).float()
+    assert torch.equal(of_one(0.0, output, label), F.binary_cross_entropy_with_logits(output, label, reduction="none"))
+    assert torch.equal(of_one(1.0, output, label), of_one(0.0, output, 1 - label))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_corrected_losses_of_huge_outputs_are_the_limits(dtype):
+    output = torch.tensor([3e4, -3e4, 3e4, -3e4], dtype=dtype, requires_grad=True)
+    losses = of_one(0.2, output, torch.tensor([1, 1, 0, 0]))
+    right, wrong = -math.log(0.8), -math.log(0.2)
+    torch.testing.assert_close(losses.detach(), torch.tensor([right, wrong, wrong, right], dtype=dtype))
+    slope = torch.autograd.grad(losses.sum(), output, create_graph=True)[0]
+    assert torch.equal(slope.detach(), torch.zeros(4, dtype=dtype))
+    assert torch.autograd.grad(slope.sum(), output)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("flip", [0.2, 0.6, 1.0])
+def test_corrected_losses_have_right_gradients_forward_and_twice(flip):
+    output = torch.tensor([-2.0, -0.3, 0.4, 3.0], dtype=torch.float64, requires_grad=True)
+    label = torch.tensor([1, 0, 1, 0])
+    assert torch.autograd.gradcheck(lambda o: of_one(flip, o, label), output, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(lambda o: of_one(flip, o, label), output)
+
+
+def test_labels_flipped_half_of_the_time_carry_no_information():
+    output = torch.linspace(-6, 6, 12, dtype=torch.float64, requires_grad=True)
+    losses = of_one(0.5, output, torch.arange(12) % 2)
+    torch.testing.assert_close(losses.detach(), torch.full((12,), math.log(2), dtype=torch.float64))
+    slope = torch.autograd.grad(losses.sum(), output)[0]
+    assert slope.abs().max() < 1e-15

@@ -128,7 +128,9 @@ def one_loss(task, output, target):
     if target == -1:
         return None
     if task.kind == "binary":
-        return F.softplus(output.squeeze()) - target * output.squeeze()
+        p = torch.sigmoid(output.squeeze())
+        recorded = (1 - task.flip) * p + task.flip * (1 - p)
+        return -torch.log(recorded if target == 1 else 1 - recorded)
     return output.logsumexp(0) - output[target]
 
 
@@ -176,7 +178,7 @@ def assert_slgrad(model, x, y, meta, reference=None, shared=None, tasks=TASKS, j
     weights, gradients = slow_slgrad(
         reference,
         losses_of(reference, x, y, tasks, jointly),
-        losses_of(reference, *meta, tasks, jointly),
+        losses_of(reference, *meta, [dataclasses.replace(task, flip=0.0) for task in tasks], jointly),
         chosen,
     )
     torch.testing.assert_close(weigh.weights, weights, rtol=1e-8, atol=1e-10)
@@ -208,6 +210,22 @@ def test_slgrad_equals_the_double_loop(seed, missing):
     if missing:
         assert weigh.weights[0, 0] == weigh.weights[1, 1] == 0
         assert (weigh.weights[:3, 2] == 0).all()
+
+
+def test_known_flips_correct_the_training_batch_and_not_the_meta_batch():
+    plain = (TASKS[1], TASKS[0], TASKS[2])
+    tasks = (mtl.Task("sold", "binary", flip=0.7), *plain[1:])
+    x, y = batch(missing=True)
+    weigh = assert_slgrad(build(tasks=tasks), x, y, batch(6, 1), tasks=tasks)
+    ignorant = assert_slgrad(build(tasks=tasks), x, y, batch(6, 1), tasks=plain)
+    assert (weigh.weights - ignorant.weights).abs().max() > 0.05
+
+    model = build(tasks=tasks)
+    for method in (mtl.Uniform(), mtl.GradientCosine()):  # of which the second reads one task's losses after the other
+        weigh = weigher(model, method, tasks)
+        found = weigh(x, y)
+        losses = losses_of(model, x, y, tasks)
+        torch.testing.assert_close(found, sum(w * mean_of(losses, t) for t, w in enumerate(weigh.weights)))
 
 
 def mean_of(losses, t):
