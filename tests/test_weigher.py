@@ -218,7 +218,7 @@ def test_known_flips_correct_the_training_batch_and_not_the_meta_batch():
     x, y = batch(missing=True)
     weigh = assert_slgrad(build(tasks=tasks), x, y, batch(6, 1), tasks=tasks)
     ignorant = assert_slgrad(build(tasks=tasks), x, y, batch(6, 1), tasks=plain)
-    assert (weigh.weights - ignorant.weights).abs().max() > 0.05
+    assert (weigh.weights - ignorant.weights).abs().max() > 0.01
 
     model = build(tasks=tasks)
     for method in (mtl.Uniform(), mtl.GradientCosine()):  # of which the second reads one task's losses after the other

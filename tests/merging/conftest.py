@@ -56,7 +56,7 @@ def run(data, method, *, hidden=(6,), seeds=1, epochs=1, momentum=0.9, **options
 def initial(data, seed, hidden=(6,)):
     """The model as fit initialises it."""
     model = mtl.models.mlp(data, hidden).double()
-    model.load_state_dict(run(data, mtl.Uniform(), hidden=hidden, seeds=[seed], lr=0.0).state_dict(seed))
+    model.load_state_dict(run(data, mtl.Uniform(), hidden=hidden, seeds=[seed], lr=0.0).state_dict(seed, "last"))
     return model
 
 
@@ -101,7 +101,7 @@ def blend(start, branches, coefficients, *, deltas):
 
 
 def assert_same(runs, seed, model, tolerance=1e-8):
-    found = runs.state_dict(seed)
+    found = runs.state_dict(seed, "last")
     for name, value in model.state_dict().items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=tolerance)
 

@@ -14,8 +14,8 @@ methods = pytest.mark.parametrize("method", METHODS, ids=lambda method: type(met
 
 
 def assert_equal(runs, others, tolerance=1e-10):
-    for name, value in runs.state.items():
-        torch.testing.assert_close(value, others.state[name], rtol=0, atol=tolerance)
+    for name, value in runs.states["last"].items():
+        torch.testing.assert_close(value, others.states["last"][name], rtol=0, atol=tolerance)
     pd.testing.assert_frame_equal(runs.frame, others.frame, rtol=0, atol=tolerance)
 
 
@@ -32,8 +32,8 @@ def test_side_by_side_and_one_after_the_other_give_the_same_numbers(slow, monkey
 def test_seeds_together_equal_seeds_alone(slow, method):
     together = slow.run(slow.make(), method, seeds=[0, 7], epochs=3)
     alone = slow.run(slow.make(), method, seeds=[7], epochs=3)
-    for name, value in alone.state_dict(7).items():
-        torch.testing.assert_close(together.state_dict(7)[name], value, rtol=0, atol=1e-10)
+    for name, value in alone.state_dict(7, "last").items():
+        torch.testing.assert_close(together.state_dict(7, "last")[name], value, rtol=0, atol=1e-10)
     frame = together.frame[together.frame.seed == 7]
     keys = ["epoch", "split", "task", "metric"]
     pd.testing.assert_series_equal(
@@ -51,8 +51,8 @@ def test_a_diverging_seed_leaves_the_others_alone(slow, method):
     assert runs.frame.groupby("seed")["diverged"].all().tolist() == [False, True, False]
     without = slow.run(data, method, seeds=[0, 2], epochs=3)
     for seed in (0, 2):
-        for name, value in without.state_dict(seed).items():
-            torch.testing.assert_close(runs.state_dict(seed)[name], value, rtol=0, atol=1e-10)
+        for name, value in without.state_dict(seed, "last").items():
+            torch.testing.assert_close(runs.state_dict(seed, "last")[name], value, rtol=0, atol=1e-10)
         np.testing.assert_allclose(
             slow.values(runs, "branch_meta_loss", seed), slow.values(without, "branch_meta_loss", seed), atol=1e-10
         )

@@ -107,8 +107,8 @@ def test_an_auxiliary_whose_branch_diverges_changes_nothing(slow):
     assert all(np.isnan(slow.values(runs, "branch_meta_loss", seed)[0, 3]) for seed in range(10))
     assert all(slow.values(runs, "alpha", seed)[0, 3] == 0 for seed in range(10))
     assert any((slow.values(without, "alpha", seed)[0] > 0).sum() > 1 for seed in range(10))
-    for name, value in without.state.items():
-        torch.testing.assert_close(runs.state[name], value, rtol=0, atol=1e-10)
+    for name, value in without.states["last"].items():
+        torch.testing.assert_close(runs.states["last"][name], value, rtol=0, atol=1e-10)
 
 
 def test_weights_of_tasks_average_the_branches(slow):

@@ -31,7 +31,7 @@ def test_fit(name, digits):
     before = torch.get_rng_state()
     runs = mtl.fit(model, digits, weighting, epochs=2, steps_per_epoch=3, seeds=2)
     assert torch.equal(torch.get_rng_state(), before)
-    assert all(value.isfinite().all() for value in runs.state.values())
+    assert all(value.isfinite().all() for value in runs.states["last"].values())
     curve = runs.frame.query("split == 'meta' and metric == 'loss' and task == 'is_8'").groupby("epoch")["value"].mean()
     assert list(curve.index) == [0, 1, 2]
     assert curve[2] < curve[1] < curve[0]
