@@ -53,7 +53,7 @@ def test_one_step_and_alpha_one_is_the_uniform_step(slow):
     merged = slow.run(data, mtl.AlphaVIL(alpha_steps=0), **options)
     uniform = slow.run(data, mtl.Uniform(), **options)
     for name, value in uniform.states["last"].items():
-        torch.testing.assert_close(merged.state[name], value, rtol=0, atol=1e-10)
+        torch.testing.assert_close(merged.states["last"][name], value, rtol=0, atol=1e-10)
     np.testing.assert_allclose(merged.samples.weight, 1, atol=1e-12)
 
 
