@@ -145,13 +145,12 @@ def _rounded(values: np.ndarray) -> np.ndarray:
 def provenance() -> dict[str, str]:
     """What the numbers of a run come from: device, date (UTC), commit, versions.
 
-    A commit that ends in ``-dirty`` had changes that were not committed.
+    A commit that ends in ``-dirty`` had changes, other than to stores, that were not committed.
     """
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU {platform.machine()}"
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     try:
-        commit = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
+        changes = _git("status", "--porcelain", "--untracked-files=no", "--", ":(top)", ":(top,exclude)data/results")
+        commit = _git("rev-parse", "--short", "HEAD") + ("-dirty" if changes else "")
     except (FileNotFoundError, subprocess.CalledProcessError):
         commit = "unknown"
     versions = {"mtlkit": mtlkit.__version__, "torch": torch.__version__, "python": platform.python_version()}
@@ -161,3 +160,9 @@ def provenance() -> dict[str, str]:
         "commit": commit,
         "versions": " ".join(f"{package} {version}" for package, version in versions.items()),
     }
+
+
+def _git(*arguments: str) -> str:
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, env=environment)
+    return done.stdout.strip()

@@ -12,7 +12,7 @@ import torch
 
 import mtlkit as mtl
 from mtlkit import recipes
-from mtlkit.store import SETTINGS, Store
+from mtlkit.store import SETTINGS, Store, provenance
 
 
 def settings(**changes):
@@ -121,6 +121,26 @@ def test_a_killed_writer_leaves_every_finished_fit_and_no_broken_file(tmp_path):
             said += [int(line) for line in process.stdout]
         assert set(said) <= set(Store(path).seeds(settings(), 4))
     assert len(said) == len(set(said)) >= 3
+
+
+def test_a_run_is_dirty_if_code_has_changed_but_not_if_its_store_has(tmp_path, monkeypatch):
+    def git(*arguments):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=tmp_path, check=True)
+
+    (tmp_path / "data/results").mkdir(parents=True)
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert provenance()["commit"] == "unknown"
+    for name in ("code.py", "data/results/runs.parquet"):
+        (tmp_path / name).write_text("before")
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "first")
+    clean = provenance()["commit"]
+    (tmp_path / "data/results/runs.parquet").write_text("after")
+    assert provenance()["commit"] == clean
+    (tmp_path / "code.py").write_text("after")
+    assert provenance()["commit"] == f"{clean}-dirty"
 
 
 RECIPES = [
