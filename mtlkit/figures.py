@@ -559,28 +559,3 @@ def around_drift(panels: Mapping[str, Mapping[str, pd.DataFrame]], *, after: int
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center")
     return figure
-
-
-@_styled
-def step_shares(panels: Mapping[str, pd.DataFrame], *, seed: int) -> Figure:
-    """The auxiliaries' share of the weight in every step of one seed, with each epoch's mean.
-
-    Args:
-        panels: title to the columns ``seed``, ``epoch``, ``step``, ``share``.
-    """
-    figure, axes = _figure(len(panels), width=3.4, height=2.9, sharey=True)
-    for axis, (title, table) in zip(axes[0], panels.items(), strict=True):
-        rows = table[table["seed"] == seed]
-        n_steps = rows["step"].max()
-        axis.plot(
-            rows["epoch"] + (rows["step"] - 0.5) / n_steps, rows["share"], ".", color=BLUE, alpha=0.5, label="a step"
-        )
-        for epoch, mean in rows.groupby("epoch")["share"].mean().items():
-            label = "the epoch's mean" if epoch == 1 else None
-            axis.plot([epoch, epoch + 1], [mean, mean], color=BLACK, linewidth=2, label=label)
-        axis.set(title=title, xlabel="epoch", ylim=(-0.03, 1.03))
-        axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[0, 0].set_ylabel("auxiliaries' share of the weight")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center")
-    return figure

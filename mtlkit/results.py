@@ -25,8 +25,10 @@ class Runs:
         frame: one row per measurement: dataset, method, seed, epoch, split, task, metric, value,
             diverged. ``epoch`` 0 is before training. Losses are there for every epoch, the
             main task's metrics at the selected epoch and the last. ``split`` "train" also has the metrics
-            ``weight`` (the task's share of the total weight given in that epoch) and, for noisy
-            labels, ``noisy_weight`` (the share of the task's weight that went to them). What a per-epoch
+            ``weight`` (the task's share of the total weight given in that epoch), ``weight_sd``
+            (standard deviation of that share over the steps of the epoch; NaN where a step gave no
+            weight at all) and, for noisy labels, ``noisy_weight`` (the share of the task's weight
+            that went to them). What a per-epoch
             method adds is listed with it, e.g. :class:`mtlkit.AlphaVIL`.
         samples: one row per training sample and task: dataset, method, seed, row, task, noisy,
             weight (mean over all its visits, times batch size times number of tasks, so that
@@ -165,6 +167,8 @@ class Recorder:
         self.labels = {split: torch.vmap(lambda y: presence(tasks, y))(rows.y) for split, rows in splits.items()}
         self.losses: dict[str, list[Tensor]] = {split: [] for split in splits}
         self.weights: list[Tensor] = []
+        self.steps: list[Tensor] = []
+        self.spreads: list[Tensor] = []
         self.noisy_weights: list[Tensor] = []
         self.reports: dict[tuple[str, str], list[Tensor]] = {}
         self.diverged = torch.zeros(len(seeds), dtype=torch.bool, **on)
@@ -180,6 +184,8 @@ class Recorder:
         running = self.running[:, None]
         scaled = weights.detach() * weights.shape[-1] * weights.shape[-2]
         scaled = torch.where(running.unsqueeze(-1), scaled, 0)
+        by_task = scaled.sum(1)
+        self.steps.append(by_task / by_task.sum(1, keepdim=True))
         self.given.scatter_add_(1, rows.unsqueeze(-1).expand_as(scaled), scaled)
         self.visits.scatter_add_(1, rows, running.to(scaled.dtype).expand(rows.shape))
 
@@ -209,6 +215,8 @@ class Recorder:
             noisy = self.splits["train"].noisy
             self.noisy_weights.append((now * noisy).sum(1) / now.sum(1))
             self.given_before = self.given.clone()
+            self.spreads.append(torch.stack(self.steps).std(0, correction=0))
+            self.steps = []
         meta = self.losses["meta"][-1][:, 0]
         better = self.running & (meta < self.lowest) & (epoch >= self.select_from)
         self.lowest = torch.where(better, meta, self.lowest)
@@ -237,7 +245,7 @@ class Recorder:
         curves = [
             self._tidy(torch.stack(losses, 1), "loss", split, first_epoch=0) for split, losses in self.losses.items()
         ]
-        curves.append(self.weight_rows())
+        curves += [self.weight_rows(), self._tidy(torch.stack(self.spreads, 1), "weight_sd", "train", first_epoch=1)]
         for (metric, split), values in self.reports.items():
             curves.append(self._tidy(torch.stack(values, 1), metric, split, first_epoch=1))
         noisy = self.splits["train"].noisy

@@ -211,6 +211,13 @@ def study(
     return Study({name: runs[name] for name in order}, chosen.rename_axis("method"), found)
 
 
+def joined(one: Study, other: Study) -> Study:
+    """Two outcomes on the same data as one."""
+    frames = ([one.choices, other.choices], [one.tuning, other.tuning])
+    choices, tuning = (pd.concat([part for part in parts if len(part)]) for parts in frames)
+    return Study(one.runs | other.runs, choices.rename_axis("method"), tuning.reset_index(drop=True))
+
+
 LATE = 0.2
 """Largest share of seeds that may select an epoch in the last tenth of the cap."""
 
@@ -466,13 +473,17 @@ def per_seed_table(outcomes: Mapping[str, Study], metrics: Sequence[str]) -> pd.
 
 
 def protocol_table(
-    outcomes: Mapping[str, Study], floors: Mapping[str, Mapping[str, Runs]], metrics: Sequence[str], overlap: float
+    outcomes: Mapping[str, Study],
+    floors: Mapping[str, Mapping[str, Runs]],
+    metrics: Sequence[str],
+    overlap: Mapping[str, float],
 ) -> pd.DataFrame:
     """:func:`per_seed_table` with what a verdict asks for besides (:mod:`mtlkit.claims`).
 
     Args:
         floors: condition to its :func:`mtlkit.levels.levels`.
-        overlap: n_test / n_train where seeds split the same rows again, 0 where each has rows of its own.
+        overlap: condition to how much the seeds have in common: n_test / n_train where they split the same rows
+            again, 0 where each has rows of its own (:func:`mtlkit.claims.corrected`).
 
     Returns:
         besides the contenders' test metrics those of the floors; for every contender ``late`` (1 where a seed's
@@ -495,8 +506,23 @@ def protocol_table(
             rows = [(condition, name, seed, metric, v) for metric, by in found.items() for seed, v in by.items()]
             parts.append(pd.DataFrame(rows, columns=PER_SEED))
         seeds = next(iter(outcome.runs.values())).seeds
-        parts.append(pd.DataFrame([(condition, "data", s, "overlap", overlap) for s in seeds], columns=PER_SEED))
+        parts.append(
+            pd.DataFrame([(condition, "data", s, "overlap", overlap[condition]) for s in seeds], columns=PER_SEED)
+        )
     return pd.concat(parts, ignore_index=True)
+
+
+def floor_means(floors: Mapping[str, Mapping[str, Runs]], metric: str = "loss") -> dict[str, dict[str, float]]:
+    """Condition to its floors' mean of a metric over seeds."""
+    return {
+        condition: {n: run.frame.loc[run.frame["metric"] == metric, "value"].mean() for n, run in found.items()}
+        for condition, found in floors.items()
+    }
+
+
+def in_words(levels: Mapping[str, float]) -> str:
+    """Names and numbers as a list in a sentence."""
+    return ", ".join(f"{name} {level:.3f}" for name, level in levels.items())
 
 
 def readable_gains(table: pd.DataFrame, columns: str = "condition") -> pd.DataFrame:
@@ -509,6 +535,14 @@ def readable_gains(table: pd.DataFrame, columns: str = "condition") -> pd.DataFr
     text = [f"{gain:+.3f} [{low:+.3f}, {high:+.3f}]" for gain, low, high in numbers]
     shown = table.assign(text=text).pivot(index="method", columns=columns, values="text")
     return shown.loc[table["method"].unique(), table[columns].unique()].fillna("not run")
+
+
+def stuck(run: Runs) -> pd.Series:
+    """Per seed, whether the main task's training loss never left its start."""
+    rows = run.frame[
+        (run.frame["task"] == run.main) & (run.frame["split"] == "train") & (run.frame["metric"] == "loss")
+    ]
+    return rows.groupby("seed")["value"].nunique() == 1
 
 
 def share_table(outcomes: Mapping[str, Study], methods: Sequence[str]) -> pd.DataFrame:

@@ -1,5 +1,4 @@
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -31,13 +30,6 @@ def runs(candidate):
     return mtl.fit(candidate.model, candidate.data, candidate.weighting, **OPTIONS)
 
 
-@pytest.fixture(scope="module")
-def by_step(candidate):
-    given = {**OPTIONS, "jobs": 1}
-    lr = given.pop("lr")
-    return dynamics.step_shares({"digits": candidate}, {"digits": lr}, **given)["digits"]
-
-
 def weights(runs, seed):
     rows = runs.frame[(runs.frame.metric == "weight") & (runs.frame.seed == seed)]
     return rows.pivot(index="epoch", columns="task", values="value")
@@ -56,23 +48,6 @@ def test_a_diverged_seed_has_no_shares(runs):
     assert found.loc[2].isna().all()
 
 
-def test_single_steps_are_those_of_the_same_run(by_step, runs):
-    assert len(by_step) == 2 * 3 * 4
-    assert by_step["step"].tolist() == [1, 2, 3, 4] * 6
-    means = by_step.groupby(["seed", "epoch"])["share"].mean().unstack()
-    assert means.to_numpy() == pytest.approx(dynamics.auxiliary_shares(runs).to_numpy(), abs=1e-10)
-    assert by_step.groupby("seed")["share"].std().min() > 0.01
-
-
-def test_what_cannot_be_looked_at_by_step(candidate):
-    other = Candidate(candidate.model, candidate.data, mtl.DWA())
-    with pytest.raises(ValueError, match="digits: DWA reads the number of the epoch"):
-        dynamics.step_shares({"digits": other}, {"digits": 0.05}, epochs=3, steps_per_epoch=4, seeds=1)
-    other = Candidate(candidate.model, candidate.data, mtl.HydaLearn(), {"steps_per_epoch": 2})
-    with pytest.raises(ValueError, match="digits has its own epochs or steps_per_epoch"):
-        dynamics.step_shares({"digits": other}, {"digits": 0.05}, epochs=3, steps_per_epoch=4, seeds=1)
-
-
 def test_before_and_after_are_means_over_as_many_epochs_on_both_sides(runs):
     shares = dynamics.auxiliary_shares(runs)
     table = dynamics.around_drift("digits", [runs], after=1)
@@ -86,22 +61,21 @@ def test_before_and_after_are_means_over_as_many_epochs_on_both_sides(runs):
 
 
 def test_variation_within_epochs_leaves_the_epochs_means_out():
-    generator = np.random.default_rng(0)
-    rows = [
-        (seed, epoch, step, 0.1 * epoch + spread * value)
-        for seed, spread in ((0, 0.0), (1, 0.2))
-        for epoch in (1, 2, 3)
-        for step, value in enumerate(generator.normal(size=50), 1)
-    ]
-    table = pd.DataFrame(rows, columns=["seed", "epoch", "step", "share"])
-    found = dynamics.within_epochs(table)
-    assert found.loc[0].tolist() == pytest.approx([0, 0, 0.1, 0], abs=1e-12)
-    blocks = [table[(table.seed == 1) & (table.epoch == e)]["share"].to_numpy() for e in (1, 2, 3)]
-    pooled = np.sqrt(np.mean([block.var(ddof=1) for block in blocks]))
-    width = np.mean([np.quantile(block, 0.95) - np.quantile(block, 0.05) for block in blocks])
-    part = np.mean([block.var() for block in blocks]) / np.concatenate(blocks).var()
-    between = np.std([block.mean() for block in blocks], ddof=1)
-    assert found.loc[1].tolist() == pytest.approx([pooled, width, between, part])
+    data = mtl.datasets.load("digits", main=8)
+    model = mtl.models.mlp(data, hidden=(16,))
+    by_step = mtl.fit(model, data, mtl.HydaLearn(), **{**OPTIONS, "epochs": 8, "steps_per_epoch": 1})
+    steps = weights(by_step, 1)["is_8"].to_numpy().reshape(2, 4)
+    runs = mtl.fit(model, data, mtl.HydaLearn(), **{**OPTIONS, "epochs": 2})
+    assert weights(runs, 1)["is_8"].to_numpy() == pytest.approx(steps.mean(1))
+    frame = runs.frame
+    spread = frame[(frame.metric == "weight_sd") & (frame.task == "is_8") & (frame.seed == 1)]["value"].to_numpy()
+    assert spread == pytest.approx(steps.std(1))
+    assert spread.min() > 0.01
+    found = dynamics.variation(runs)
+    assert found.loc[1, "within_epoch_sd"] == pytest.approx(np.sqrt((spread**2).mean()))
+    assert found.loc[1, "between_epoch_sd"] == pytest.approx(steps.mean(1).std(ddof=1))
+    fixed = mtl.fit(model, data, mtl.Uniform(), **OPTIONS)
+    assert dynamics.variation(fixed).to_numpy() == pytest.approx(0, abs=1e-9)
 
 
 def test_a_schedule_replays_its_weights_epoch_by_epoch(runs, candidate):

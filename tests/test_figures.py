@@ -154,18 +154,6 @@ def test_around_drift_draws_means_of_shares_and_the_drift():
     assert lines[2].get_xdata()[0] == 2.5
 
 
-def test_step_shares_draw_the_steps_of_one_seed_and_the_means_of_its_epochs():
-    import pandas as pd
-
-    rows = [(s, e, i, 0.1 * s + 0.2 * e + 0.1 * i) for s in (0, 1) for e in (1, 2) for i in (1, 2)]
-    table = pd.DataFrame(rows, columns=["seed", "epoch", "step", "share"])
-    lines = figures.step_shares({"a": table}, seed=1).axes[0].lines
-    assert lines[0].get_xdata().tolist() == pytest.approx([1.25, 1.75, 2.25, 2.75])
-    assert lines[0].get_ydata().tolist() == pytest.approx([0.4, 0.5, 0.6, 0.7])
-    assert list(lines[1].get_ydata()) == pytest.approx([0.45, 0.45])
-    assert list(lines[2].get_xdata()) == [2, 3]
-
-
 def test_levels_draw_a_line_per_method_in_its_panel():
     rows = [("a", 0.0, 1.0), ("a", 0.6, 2.0), ("b", 0.6, 3.0)]
     table = pd.DataFrame(rows, columns=["method", "level", "gain"]).assign(low=0.0, high=4.0)

@@ -292,7 +292,7 @@ def test_protocol_table_says_what_a_verdict_asks_for(candidates):
     few = {name: candidates[name] for name in ("Uniform", "SLGrad")}
     outcome = studies.study(few, lrs=[0.03, 0.1], tuning_seeds=2, seeds=3, jobs=1, **BUDGET, **OPTIONS)
     floors = levels(candidates["Uniform"].data, 3)
-    table = studies.protocol_table({"noisy": outcome}, {"noisy": floors}, ["loss", "roc_auc"], overlap=0.5)
+    table = studies.protocol_table({"noisy": outcome}, {"noisy": floors}, ["loss", "roc_auc"], {"noisy": 0.5})
     value = table.set_index(["method", "metric", "seed"])["value"].sort_index()
     assert value["data", "overlap"].tolist() == [0.5] * 3
     runs = outcome.runs["SLGrad"]

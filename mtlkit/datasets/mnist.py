@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from mtlkit.datasets import files
 from mtlkit.datasets.base import Dataset, Split, check_share, check_sizes, choose, main_first
 from mtlkit.datasets.noise import flip_labels, with_main_labels
-from mtlkit.datasets.overlay import SIDES, draw_pairs, paired, tasks, with_label_noise
+from mtlkit.datasets.overlay import draw_pairs, pair_of_tasks, paired, tasks, with_label_noise
 from mtlkit.tasks import Task
 
 SHIFT = 8
@@ -118,7 +119,7 @@ def overlaid(
     n_test: int = 10_000,
     seed: int = 0,
 ) -> Dataset:
-    """Two overlaid images of 28x28 pixels, tasks ``left`` (top left) and ``right`` (bottom right).
+    """Two overlaid images of 28x28 pixels: which is ``left`` (top left), which is ``right`` (bottom right).
 
     ``multi_mnist`` has two MNIST digits, ``multi_fashion`` two Fashion-MNIST articles,
     ``multi_fashion_mnist`` a digit on the left and an article on the right. The images are shifted
@@ -132,16 +133,17 @@ def overlaid(
 
     Args:
         name: one of the three.
-        main: side of the main task.
+        main: ``left`` or ``right``, with the other as the auxiliary task, or ``left_even``: whether the number of
+            the left class is even, with ``left`` as the auxiliary task.
         label_noise: share of the main task's training labels that is made wrong, exactly
             ``round(share * n_train)`` of them, each replaced by a random other class.
 
     Raises:
-        ValueError: a share outside [0, 1], an unknown side, an empty split, a damaged file.
+        ValueError: a share outside [0, 1], an unknown task, an empty split, a damaged file.
         FileNotFoundError: a file that is not there and could not be downloaded.
     """
     check_share("label_noise", label_noise)
-    order = main_first(SIDES, main)
+    order = pair_of_tasks(main)
     for what, size in (("n_train", n_train), ("n_meta", n_meta), ("n_test", n_test)):
         check_sizes(10**6, **{what: size})
     paths = tuple(tuple(files.fetch(file) for file in files.needed(folder)) for folder in FOLDERS[name])
@@ -154,7 +156,7 @@ def overlaid(
         for pool, n in zip(pools, (n_train, n_meta), strict=True)
     )
     kinds = dict.fromkeys(FOLDERS[name])
-    sides = dict(zip(SIDES, FOLDERS[name], strict=True))
+    sides = dict(zip(("left", "right"), FOLDERS[name], strict=True))
     return Dataset(
         name,
         tasks(order),
@@ -163,8 +165,15 @@ def overlaid(
         _test(name, paths, n_test, tuple(order)),
         source="pairs of images of " + " and ".join(_SOURCES[folder] for folder in kinds),
         licence="; ".join(f"{folder}: {_LICENCES[folder]}" for folder in kinds),
-        classes={side: CLOTHES for side in order if sides[side] == "fashion-mnist"},
+        classes={side: CLOTHES for side in order if sides.get(side) == "fashion-mnist"},
     )
+
+
+def in_common(n_train: int) -> float:
+    """Share of the images behind one seed's ``n_train`` overlaid training pairs that another seed's have, too."""
+    passes = n_train / N_TRAIN
+    used = N_TRAIN * (1 - max(1 - passes, 0) * math.exp(-passes))
+    return used / (N_TRAIN + N_META)
 
 
 def _single(images: Tensor, classes: Tensor, rows: Tensor, order: Sequence[int], pixels: int) -> Split:

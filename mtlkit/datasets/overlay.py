@@ -14,7 +14,17 @@ from mtlkit.datasets.base import Dataset, Split, check_share, check_sizes, choos
 from mtlkit.datasets.noise import other_class, with_main_labels
 from mtlkit.tasks import Task
 
-SIDES = ("left", "right")
+CLASSES = {"left": 10, "right": 10, "left_even": 2}
+"""Task to its number of classes."""
+
+
+def pair_of_tasks(main: str) -> list[str]:
+    """Two tasks, ``main`` first: ``left`` and ``right`` compete for the model, ``left_even`` and ``left`` are related.
+
+    Raises:
+        ValueError: another ``main``.
+    """
+    return main_first(("left", "left_even") if main == "left_even" else ("left", "right"), main)
 
 
 def overlay(left: Tensor, right: Tensor, shift: int) -> Tensor:
@@ -58,30 +68,30 @@ def paired(
         images: (M, H, W) source images of the left and of the right side, from 0 to ``white``.
         labels: (M,) their classes.
         pairs: (N, 2) row of the left and of the right source image.
-        order: the sides, main task first.
+        order: the tasks, main task first.
 
     Returns:
         inputs (N, 1, H, W) from 0 to 1; ``rows`` is left row times M plus right row.
     """
     left, right = pairs.T
-    y = {"left": labels[0][left], "right": labels[1][right]}
+    y = {"left": labels[0][left], "right": labels[1][right], "left_even": 1 - labels[0][left] % 2}
     return Split(
         overlay(images[0][left] / white, images[1][right] / white, shift)[:, None],
-        {side: y[side] for side in order},
+        {name: y[name] for name in order},
         left * len(images[1]) + right,
-        torch.zeros(len(pairs), len(SIDES), dtype=torch.bool),
+        torch.zeros(len(pairs), len(order), dtype=torch.bool),
     )
 
 
 def with_label_noise(train: Split, share: float, generator: torch.Generator) -> Split:
-    """Exactly ``round(share * N)`` labels of the main task replaced by another of the ten classes."""
-    main = next(iter(train.y.values()))
-    return with_main_labels(train, other_class(main, choose(len(main), share, generator), 10, generator))
+    """Exactly ``round(share * N)`` labels of the main task replaced by another of its classes."""
+    name, main = next(iter(train.y.items()))
+    return with_main_labels(train, other_class(main, choose(len(main), share, generator), CLASSES[name], generator))
 
 
 def tasks(order: Sequence[str]) -> tuple[Task, ...]:
-    """One ten-class task a side."""
-    return tuple(Task(side, "multiclass", n_classes=10) for side in order)
+    """The tasks of these names."""
+    return tuple(Task(name, "multiclass", n_classes=CLASSES[name]) for name in order)
 
 
 def multi_digits(
@@ -93,7 +103,7 @@ def multi_digits(
     n_test: int = 1000,
     seed: int = 0,
 ) -> Dataset:
-    """Two overlaid scikit-learn digits, tasks ``left`` (top left) and ``right`` (bottom right).
+    """Two overlaid scikit-learn digits: which is ``left`` (top left), which is ``right`` (bottom right).
 
     A small stand-in for Multi-MNIST that needs no file. Each seed first splits the 1,797 scans into
     1,000 for training, 200 for meta and 597 for test, and then draws pairs within each part, so
@@ -101,15 +111,16 @@ def multi_digits(
     inputs are the 64 pixels, 0 to 1. ``rows`` is left scan times 1,797 plus right scan.
 
     Args:
-        main: side of the main task.
+        main: ``left`` or ``right``, with the other as the auxiliary task, or ``left_even``: whether the left
+            digit is even, with ``left`` as the auxiliary task.
         label_noise: share of the main task's training labels that is made wrong, exactly
             ``round(share * n_train)`` of them, each replaced by a random other class.
 
     Raises:
-        ValueError: a share outside [0, 1], an unknown side, an empty split.
+        ValueError: a share outside [0, 1], an unknown task, an empty split.
     """
     check_share("label_noise", label_noise)
-    order = main_first(SIDES, main)
+    order = pair_of_tasks(main)
     for name, size in (("n_train", n_train), ("n_meta", n_meta), ("n_test", n_test)):
         check_sizes(len(_scans()[1]) ** 2, **{name: size})
     images, labels = _scans()

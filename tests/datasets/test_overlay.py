@@ -129,3 +129,14 @@ def test_label_noise_always_changes_the_class():
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         load("multi_digits", **options)
+
+
+def test_a_related_pair_asks_for_the_same_digit():
+    data = load("multi_digits", main="left_even", label_noise=0.25, n_train=400)
+    assert [(task.name, task.n_classes) for task in data.tasks] == [("left_even", 2), ("left", 10)]
+    wrong = (data.train.y["left"] + data.train.y["left_even"]) % 2 == 0
+    assert wrong.tolist() == data.train.noisy[:, 0].tolist()
+    assert wrong.sum() == 100
+    assert ((data.test.y["left"] + data.test.y["left_even"]) % 2 == 1).all()
+    plain = load("multi_digits", main="left", n_train=400)
+    assert torch.equal(plain.train.x, data.train.x)
