@@ -153,7 +153,7 @@ def _as_published(numbers: Numbers, ours: str) -> list[Comparison]:
 
 
 def _alphavil(id: str, sentence: str, others: Sequence[str], wants: str) -> list[Claim]:
-    """Both targets, against rivals of as many steps: with a pass over the data for all branches together, or for each."""
+    """Both targets, against rivals of as many steps: one pass over the data for all branches together, or for each."""
 
     def build(budget: str) -> Callable[[Numbers], list[Comparison]]:
         return lambda numbers: [
