@@ -1,3 +1,10 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
 import pandas as pd
 import pytest
 import torch
@@ -5,7 +12,7 @@ import yaml
 
 import mtlkit as mtl
 from mtlkit import full, notebook, studies
-from mtlkit.store import Store
+from mtlkit.store import SETTINGS, Store
 
 OPTIONS = {"batch_size": 50, "steps_per_epoch": 4, "dtype": torch.float64, "patience": 2}
 
@@ -64,3 +71,35 @@ def test_the_stores_are_small_and_known():
         table = Store(path).table
         assert isinstance(table, pd.DataFrame)
         assert not table["commit"].str.contains("dirty|unknown").any()
+
+
+def test_a_killed_run_goes_on_and_trains_no_finished_fit_twice(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy("notebooks/hydalearn_drift.ipynb", tmp_path / "notebooks")
+    small = {"drift_after": 1, "epochs": 3, "steps_per_epoch": 20, "patience": 1, "static_shares": [0.5], "seeds": 2}
+    small |= {"learning_rates": [0.003, 0.01, 0.03], "more_learning_rates": 0, "tuning_seeds": 1, "doublings": 0}
+    small |= {"datasets": ["synthetic"], "store": "../runs.parquet"}
+    sections = {"full": {"small": {"notebook": "hydalearn_drift", "parameters": small}}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(sections))
+    command = [sys.executable, "-m", "mtlkit.full", "small"]
+    options = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+
+    def fits():
+        path = tmp_path / "runs.parquet"
+        table = Store(path).table if path.exists() else pd.DataFrame(columns=[*SETTINGS, "epochs", "seed"])
+        return table.drop_duplicates([*SETTINGS, "epochs", "seed"])
+
+    for wanted in (1, 5, 12):
+        running = subprocess.Popen(command, **options)
+        while len(fits()) < wanted and running.poll() is None:
+            time.sleep(0.05)
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        kept = fits()
+        assert len(kept) >= wanted
+    subprocess.run(command, check=True, **options)
+    table = Store(tmp_path / "runs.parquet").table
+    assert not table.duplicated([*SETTINGS, "epochs", "seed", "epoch", "split", "task", "metric"]).any()
+    done = fits()
+    assert len(done) > len(kept)
+    assert kept.merge(done, on=[*SETTINGS, "epochs", "seed", "value"]).shape[0] == len(kept)
