@@ -559,3 +559,41 @@ def around_drift(panels: Mapping[str, Mapping[str, pd.DataFrame]], *, after: int
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center")
     return figure
+
+
+VERDICTS = {
+    "reproduced": ("o", BLUE, BLUE),
+    "partly": ("D", SKY, BLUE),
+    "not reproduced": ("o", "white", ORANGE),
+    "opposite": ("X", RED, RED),
+    "nothing learned here": ("s", "white", GREY),
+    "not tested here": (".", "white", GREY),
+}
+"""Verdict to the marker, face and edge that it is drawn with."""
+
+
+@_styled
+def verdicts(panels: Mapping[str, pd.DataFrame]) -> Figure:
+    """A mark per claim and setting: what came of testing it.
+
+    Args:
+        panels: title to a frame of verdicts, a row per test, a column per setting; the empty text draws nothing.
+    """
+    heights = [len(table) + 1.5 for table in panels.values()]
+    figure = Figure(figsize=(11, 0.27 * sum(heights) + 1.4))
+    axes = figure.subplots(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
+    widest = max(table.shape[1] for table in panels.values())
+    for axis, (title, table) in zip(axes, panels.items(), strict=True):
+        for verdict, (marker, face, edge) in VERDICTS.items():
+            rows, columns = np.nonzero(table.to_numpy() == verdict)
+            axis.scatter(columns, rows, s=60, marker=marker, facecolors=face, edgecolors=edge, label=verdict, zorder=3)
+        axis.set_xticks(range(table.shape[1]), table.columns, fontsize=8)
+        axis.set_yticks(range(len(table)), table.index, fontsize=9)
+        axis.set(xlim=(-0.5, widest - 0.5), ylim=(len(table) - 0.5, -0.5), title=title)
+        axis.hlines(range(len(table)), -0.5, table.shape[1] - 0.5, color=GREY, alpha=0.3, linewidth=0.8)
+        axis.grid(False)
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(VERDICTS), fontsize=8)
+    return figure

@@ -178,9 +178,7 @@ def study(
             length = cap if tuning_epochs is None else tuning_epochs
             search = functools.partial(bench, label=f"{label}choosing rates", seeds=tuning_seeds, epochs=length)
             rows = _search(search, keys, lrs, more_lrs)
-            names = [
-                name for name in names if all((name, v) in {r[:2] for r in rows} for v in range(len(variants[name])))
-            ]
+            names = [name for name in names if any(row[0] == name for row in rows)]
         table = pd.DataFrame(rows, columns=["method", "variant", "lr", "meta_loss"])
         best = {name: table.loc[table.loc[table["method"] == name, "meta_loss"].idxmin()] for name in names if rows}
         chosen = {
@@ -225,26 +223,29 @@ LATE = 0.2
 def _search(
     bench: Callable[[Sequence], dict], keys: Sequence[tuple[str, int]], lrs: Sequence[float], more_lrs: int
 ) -> list[tuple[str, int, float, float]]:
-    """Try the grid, and further rates where the best is at the edge: (name, variant, rate, meta loss) each."""
+    """Try the grid, and further rates where the best is at the edge: (name, variant, rate, meta loss) each.
+
+    Without the contenders of which a run was skipped.
+    """
     found: dict[tuple[str, int], dict[float, float]] = {key: {} for key in keys}
+    unfinished: set[str] = set()
     todo = [(key, lr) for key in keys for lr in lrs]
     while todo:
         done = bench(todo)
         for (key, lr), run in done.items():
             found[key][lr] = _meta_loss(run)
+        unfinished |= {key[0] for key, lr in todo if (key, lr) not in done}
         todo = []
-        for name in dict.fromkeys(name for name, _ in keys):
-            own = {key: rates for key, rates in found.items() if key[0] == name and rates}
-            if not own:
-                continue
+        for name in dict.fromkeys(name for name, _ in keys if name not in unfinished):
+            own = {key: rates for key, rates in found.items() if key[0] == name}
             key = min(own, key=lambda key: min(own[key].values()))
             rates = own[key]
             best = min(rates, key=rates.get)
             for edge, up in ((max(rates), True), (min(rates), False)):
                 if best == edge and len(rates) < len(lrs) + more_lrs:
                     todo.append((key, beyond(edge, up)))
-        todo = [entry for entry in todo if entry not in done]
-    return [(*key, lr, loss) for key, rates in found.items() for lr, loss in sorted(rates.items())]
+    finished = {key: rates for key, rates in found.items() if key[0] not in unfinished}
+    return [(*key, lr, loss) for key, rates in finished.items() for lr, loss in sorted(rates.items())]
 
 
 def beyond(lr: float, up: bool) -> float:

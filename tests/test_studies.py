@@ -288,6 +288,16 @@ def test_what_is_not_in_the_store_is_named_skipped_or_trained(candidates, tmp_pa
         studies.study({"Uniform": mine}, store=path, **options)
 
 
+def test_an_unfinished_search_leaves_its_contender_out(candidates, tmp_path):
+    path = tmp_path / "runs.parquet"
+    one = {"Uniform": candidates["Uniform"]}
+    options = {**STORED, "lrs": [1e-6, 1e-5], "store": path}
+    assert studies.study(one, **options).lrs == {"Uniform": 1e-5}
+    assert studies.study(one, more_lrs=1, missing="skip", **options).runs == {}
+    assert studies.study(one, more_lrs=1, **options).lrs == {"Uniform": 3e-5}
+    assert studies.study(one, more_lrs=1, missing="skip", **options).lrs == {"Uniform": 3e-5}
+
+
 def test_protocol_table_says_what_a_verdict_asks_for(candidates):
     few = {name: candidates[name] for name in ("Uniform", "SLGrad")}
     outcome = studies.study(few, lrs=[0.03, 0.1], tuning_seeds=2, seeds=3, jobs=1, **BUDGET, **OPTIONS)

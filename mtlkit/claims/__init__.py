@@ -48,7 +48,7 @@ from mtlkit.claims._rules import (
     test,
     versus,
 )
-from mtlkit.claims._table import NONE, readable, sentences, short, table
+from mtlkit.claims._table import NONE, matrices, readable, sentences, short, table
 
 __all__ = [
     "CLAIMS",
@@ -70,6 +70,7 @@ __all__ = [
     "counted",
     "every",
     "first",
+    "matrices",
     "most",
     "none_best",
     "outcomes",

@@ -34,6 +34,7 @@ PAPERS_BASELINES = ("Uniform", "RandomWeighting", "GradientCosine", "OLAux", "PC
 CLEAN_ROWS = ("meta rows only", "meta rows only, main task only", "train + meta", "train + meta, half each")
 LOWEST = "With noisy labels of the main task, SLGrad has the lowest main-task test loss."
 CORRECTED = ("Uniform, forward correction", "single task, forward correction")
+DRIFTING = ("synthetic", "adult, 300 rows", "adult, 1000 rows", "adult, 3000 rows")
 LOG_RATIO = 0.1
 """Smallest change of a gain in the logarithm of a ratio of losses that matters."""
 NEAR_ZERO = 0.1
@@ -100,7 +101,8 @@ def _slgrad(study: str, noises: Sequence[str], notebook: str, known_rate: bool) 
         Claim(
             id="S1",
             sentence=LOWEST,
-            setting=f"{noise} label noise, against {whom}",
+            where=f"{noise} label noise",
+            what=f"against {whom}",
             figure="label_noise_ranking",
             comparisons=functools.partial(
                 versus, condition=f"{noise} label noise", method="SLGrad", others=others, metric="loss"
@@ -114,7 +116,8 @@ def _slgrad(study: str, noises: Sequence[str], notebook: str, known_rate: bool) 
         Claim(
             id="S2",
             sentence="SLGrad gives noisy samples weights near zero and clean ones most of the weight.",
-            setting=f"{noise} label noise",
+            where=f"{noise} label noise",
+            what="",
             figure="label_noise_weights",
             comparisons=_less_weight(f"{noise} label noise"),
             **common,
@@ -124,7 +127,8 @@ def _slgrad(study: str, noises: Sequence[str], notebook: str, known_rate: bool) 
     harmless = Claim(
         id="S3",
         sentence="SLGrad also helps, or does not hurt, without noise.",
-        setting=f"{clean}, against uniform weights",
+        where=clean,
+        what="against uniform weights",
         figure="label_noise_ranking",
         comparisons=lambda numbers: versus(numbers, clean, "SLGrad", ["Uniform"], "loss", "no worse"),
         **common,
@@ -133,7 +137,8 @@ def _slgrad(study: str, noises: Sequence[str], notebook: str, known_rate: bool) 
         Claim(
             id="S4",
             sentence="SLGrad uses auxiliary samples while they help: their share of the weight drifts.",
-            setting=f"{noise} label noise",
+            where=f"{noise} label noise",
+            what="",
             figure="label_noise_curves",
             comparisons=_drifting_share(f"{noise} label noise"),
             rule=first,
@@ -169,66 +174,88 @@ def _alphavil(id: str, sentence: str, others: Sequence[str], wants: str) -> list
             id=id,
             source=ALPHAVIL,
             sentence=sentence,
-            setting=setting,
+            where="each digit in turn",
+            what=what,
             study="alphavil",
             figure="alphavil_ranking",
             comparisons=build(budget),
         )
-        for setting, budget in (
-            ("every branch sees all of the data, as in the paper", ", twice the steps"),
-            ("the branches share the data", ""),
+        for what, budget in (
+            ("all of the data for each branch", ", twice the steps"),
+            ("branches share the data", ""),
         )
     ]
 
 
-def _hydalearn(id: str, sentence: str, setting: str, figure: str, comparisons: Callable) -> Claim:
-    return Claim(
-        id=id,
-        source=HYDALEARN,
-        sentence=sentence,
-        setting=setting,
-        study="hydalearn_drift",
-        figure=f"hydalearn_drift_{figure}",
-        comparisons=comparisons,
-    )
+def _hydalearn(data: str) -> list[Claim]:
+    """H1 to H3 on one data set."""
+
+    def claim(id: str, sentence: str, what: str, figure: str, comparisons: Callable) -> Claim:
+        return Claim(
+            id=id,
+            source=HYDALEARN,
+            sentence=sentence,
+            where=data,
+            what=what,
+            study="hydalearn_drift",
+            figure=f"hydalearn_drift_{figure}",
+            comparisons=functools.partial(comparisons, data=data),
+        )
+
+    return [
+        claim(
+            "H1",
+            "HydaLearn beats every static weight of a grid on the main metric.",
+            "against five static weights",
+            f"ranking_{data.replace(', ', '_').replace(' rows', '')}",
+            _static_weights,
+        ),
+        *(
+            claim(
+                "H2",
+                "HydaLearn's weight of an auxiliary falls when that auxiliary's relevance falls.",
+                f"gain measured on {where}",
+                "shares",
+                functools.partial(_falling_share, method=method),
+            )
+            for where, method in (("meta rows", "HydaLearn"), ("the training batch", "HydaLearn, on batch"))
+        ),
+        claim(
+            "H3",
+            "The best weights vary strongly between the mini-batches of an epoch.",
+            "",
+            "shares",
+            _varying_weights,
+        ),
+    ]
 
 
-def _static_weights(numbers: Numbers) -> list[Comparison]:
-    """HydaLearn against every static weight, on every data set, with and without drift."""
+def _static_weights(numbers: Numbers, data: str) -> list[Comparison]:
+    """HydaLearn against every static weight, with and without drift."""
     return [
         comparison
-        for condition in numbers.conditions()
+        for condition in numbers.conditions(f"{data}, ")
         for comparison in versus(numbers, condition, "HydaLearn", numbers.methods(condition, "static"), "loss")
     ]
 
 
-def _falling_share(numbers: Numbers, method: str) -> list[Comparison]:
+def _falling_share(numbers: Numbers, data: str, method: str) -> list[Comparison]:
     """The auxiliaries' share falls when they lose their relevance, and falls more than without that."""
-    found = []
-    for steady in numbers.conditions():
-        if not steady.endswith(", no drift"):
-            continue
-        drifting = steady.replace(", no drift", ", drift")
-        (before, after), (before_too, after_too) = (
-            [numbers.of(condition, method, f"auxiliary_share_{when}") for when in ("before", "after")]
-            for condition in (drifting, steady)
-        )
-        margin = SHARES["auxiliary_share"]
-        learned = setting(numbers, drifting, [method], "loss", own=method)
-        options = {"lower": True, "margin": margin, "infinite": False, "setting": learned}
-        share, change = "auxiliaries' share of the weight", "change of the auxiliaries' share"
-        found.append(Comparison(drifting, f"{method}, after the drift", "before it", share, after, before, **options))
-        found.append(
-            Comparison(
-                drifting, f"{method}, drift", "no drift", change, after - before, after_too - before_too, **options
-            )
-        )
-    if not found:
-        raise Absent("no condition without drift")
-    return found
+    drifting, steady = f"{data}, drift", f"{data}, no drift"
+    (before, after), (before_too, after_too) = (
+        [numbers.of(condition, method, f"auxiliary_share_{when}") for when in ("before", "after")]
+        for condition in (drifting, steady)
+    )
+    learned = setting(numbers, drifting, [method], "loss", own=method)
+    options = {"lower": True, "margin": SHARES["auxiliary_share"], "infinite": False, "setting": learned}
+    share, change = "auxiliaries' share of the weight", "change of the auxiliaries' share"
+    return [
+        Comparison(drifting, f"{method}, after the drift", "before it", share, after, before, **options),
+        Comparison(drifting, f"{method}, drift", "no drift", change, after - before, after_too - before_too, **options),
+    ]
 
 
-def _varying_weights(numbers: Numbers) -> list[Comparison]:
+def _varying_weights(numbers: Numbers, data: str) -> list[Comparison]:
     """The auxiliaries' share varies between the mini-batches of an epoch."""
     name = "sd of the auxiliaries' share within an epoch"
     return [
@@ -244,19 +271,21 @@ def _varying_weights(numbers: Numbers) -> list[Comparison]:
             setting=setting(numbers, condition, ["HydaLearn"], "loss", own="HydaLearn"),
             infinite=False,
         )
-        for condition in numbers.conditions()
+        for condition in numbers.conditions(f"{data}, ")
     ]
 
 
-def _gong(id: str, sentence: str, figure: str, comparisons: Callable, rule: Callable) -> Claim:
+def _gong(id: str, sentence: str, figure: str, comparisons: Callable, rule: Callable, pair: str = "") -> Claim:
+    where = {"": "both pairs", "left": "competing pair", "left_even": "related pair"}[pair]
     return Claim(
         id=id,
         source=COMPARISON,
         sentence=sentence,
-        setting="equal sum, DWA and uncertainty weighting, every pair of tasks and size",
+        where=where,
+        what="",
         study="loss_weighting_comparison",
         figure=f"loss_weighting_comparison_{figure}",
-        comparisons=comparisons,
+        comparisons=functools.partial(comparisons, pair=pair),
         rule=rule,
     )
 
@@ -264,57 +293,57 @@ def _gong(id: str, sentence: str, figure: str, comparisons: Callable, rule: Call
 STRATEGIES = ("Uniform", "DWA", "Uncertainty")
 
 
-def _single_task(numbers: Numbers) -> list[Comparison]:
+def _target(pair: str) -> str:
+    """What the conditions of a pair of tasks begin with, or those of all pairs."""
+    return f"target: {pair}, " if pair else "target: "
+
+
+def _single_task(numbers: Numbers, pair: str) -> list[Comparison]:
     """Single-task training is no worse than any strategy."""
     return [
         comparison
-        for condition in numbers.conditions("target: ")
+        for condition in numbers.conditions(_target(pair))
         for comparison in versus(numbers, condition, "single task", STRATEGIES, "loss", "no worse")
     ]
 
 
-def _strategies(numbers: Numbers) -> list[Comparison]:
+def _strategies(numbers: Numbers, pair: str) -> list[Comparison]:
     """Every strategy against every other one."""
     return [
         comparison
-        for condition in numbers.conditions("target: ")
+        for condition in numbers.conditions(_target(pair))
         for place, method in enumerate(STRATEGIES)
         for comparison in versus(numbers, condition, method, STRATEGIES[place + 1 :], "loss", "different")
     ]
 
 
-def _shrinking_gains(numbers: Numbers) -> list[Comparison]:
+def _shrinking_gains(numbers: Numbers, pair: str) -> list[Comparison]:
     """The gain over single-task training at the largest size against that at the smallest, where there is one.
 
     Gains are logarithms of the ratio of the losses: all losses, and their differences, fall with more data.
     """
-    sizes: dict[str, dict[int, str]] = {}
-    for condition in numbers.conditions("target: "):
-        pair, size = re.fullmatch(r"target: (.+), (\d+) rows", condition).groups()
-        sizes.setdefault(pair, {})[int(size)] = condition
+    conditions = numbers.conditions(_target(pair))
+    by_size = {int(re.search(r", (\d+) rows$", condition)[1]): condition for condition in conditions}
+    small, large = by_size[min(by_size)], by_size[max(by_size)]
 
     def gain(condition: str, strategy: str) -> pd.Series:
         return np.log(numbers.of(condition, "single task", "loss")) - np.log(numbers.of(condition, strategy, "loss"))
 
-    found = []
-    for pair, by_size in sizes.items():
-        small, large = by_size[min(by_size)], by_size[max(by_size)]
-        for strategy in STRATEGIES:
-            [first] = outcomes(versus(numbers, small, strategy, ["single task"], "loss"))["holds"]
-            if first:
-                found.append(
-                    Comparison(
-                        f"target: {pair}",
-                        f"{strategy}, {max(by_size)} rows",
-                        f"{min(by_size)} rows",
-                        "gain over single task (log ratio of losses)",
-                        gain(large, strategy),
-                        gain(small, strategy),
-                        lower=True,
-                        margin=LOG_RATIO,
-                        setting=setting(numbers, small, [strategy, "single task"], "loss", own=strategy),
-                    )
-                )
+    found = [
+        Comparison(
+            _target(pair),
+            f"{strategy}, {max(by_size)} rows",
+            f"{min(by_size)} rows",
+            "gain over single task (log ratio of losses)",
+            gain(large, strategy),
+            gain(small, strategy),
+            lower=True,
+            margin=LOG_RATIO,
+            setting=setting(numbers, small, [strategy, "single task"], "loss", own=strategy),
+        )
+        for strategy in STRATEGIES
+        if outcomes(versus(numbers, small, strategy, ["single task"], "loss"))["holds"].item()
+    ]
     if not found:
         raise Absent("no strategy gains anything over single-task training at the smallest size")
     return found
@@ -331,7 +360,8 @@ _CLAIMS = (
             id="S1",
             source=SLGRAD,
             sentence=LOWEST,
-            setting=f"60% label noise, {who} as the authors' code has them",
+            where="60% label noise",
+            what=f"{who} as the authors' code has them",
             study="published_baselines",
             figure="published_baselines_ranking",
             comparisons=functools.partial(_as_published, ours=ours),
@@ -340,39 +370,23 @@ _CLAIMS = (
     ),
     *_alphavil("V1", "αVIL beats single-task and standard multi-task training.", ("single task", "Uniform"), "better"),
     *_alphavil("V2", "αVIL matches or beats DIW.", ("DIW",), "no worse"),
-    _hydalearn(
-        "H1",
-        "HydaLearn beats every static weight of a grid on the main metric.",
-        "five shares of weight for the auxiliaries, every data set, with and without drift",
-        "ranking_synthetic",
-        _static_weights,
-    ),
+    *(claim for data in DRIFTING for claim in _hydalearn(data)),
     *(
-        _hydalearn(
-            "H2",
-            "HydaLearn's weight of an auxiliary falls when that auxiliary's relevance falls.",
-            f"relevance lost, gain measured on {where}: against before, and against no loss",
-            "shares",
-            functools.partial(_falling_share, method=method),
+        claim
+        for pair in ("left", "left_even")
+        for claim in (
+            _gong(
+                "G1",
+                "Multi-task training typically does not improve on single-task training.",
+                "gain_by_size",
+                _single_task,
+                most,
+                pair,
+            ),
+            _gong("G3", "Any gain shrinks as the data grow.", "gain_by_size", _shrinking_gains, every, pair),
         )
-        for where, method in (("meta rows", "HydaLearn"), ("the training batch", "HydaLearn, on batch"))
-    ),
-    _hydalearn(
-        "H3",
-        "The best weights vary strongly between the mini-batches of an epoch.",
-        f"standard deviation within an epoch above {STRONGLY:g}",
-        "shares",
-        _varying_weights,
-    ),
-    _gong(
-        "G1",
-        "Multi-task training typically does not improve on single-task training.",
-        "gain_by_size",
-        _single_task,
-        most,
     ),
     _gong("G2", "No weighting strategy is best everywhere.", "ranking_left", _strategies, none_best),
-    _gong("G3", "Any gain shrinks as the data grow.", "gain_by_size", _shrinking_gains, every),
 )
 CLAIMS: tuple[Claim, ...] = tuple(sorted(_CLAIMS, key=lambda claim: ("SHVG".index(claim.id[0]), claim.id)))
 """All claims, in the order of the papers."""

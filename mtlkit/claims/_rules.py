@@ -383,7 +383,8 @@ class Claim:
         id: such as ``S1``.
         source: the paper.
         sentence: what it says, in our words.
-        setting: how it is tested; several settings of one claim have a verdict each.
+        where: on what it is tested, such as ``60% label noise``.
+        what: against what, or what else is peculiar to the test; empty where nothing is.
         study: whose per-seed numbers are read.
         figure: file name of the picture, without ending, in the study's folder.
         comparisons: from a study's numbers to what is compared.
@@ -395,13 +396,19 @@ class Claim:
     id: str
     source: str
     sentence: str
-    setting: str
+    where: str
+    what: str
     study: str
     figure: str
     comparisons: Callable[[Numbers], list[Comparison]]
     rule: Callable[[pd.DataFrame], str] = every
     paper: str = NOT_AVAILABLE
     notebook: str = ""
+
+    @property
+    def setting(self) -> str:
+        """How it is tested; several settings of one claim have a verdict each."""
+        return ", ".join(part for part in (self.where, self.what) if part)
 
 
 def test(claim: Claim, table: pd.DataFrame | None) -> tuple[str, str, pd.DataFrame]:

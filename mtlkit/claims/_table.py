@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from mtlkit.claims._rules import UNDECIDED, Claim, test
+from mtlkit.claims._rules import UNDECIDED, VERDICTS, Claim, test
 
+AS_IT_SAYS = "as it says"
 NONE = "not tested"
 """What a cell says where there is nothing to say."""
 
@@ -16,6 +17,8 @@ COLUMNS = [
     "claim",
     "source",
     "sentence",
+    "where",
+    "what",
     "setting",
     "verdict",
     "holds",
@@ -55,6 +58,7 @@ def table(claims: Sequence[Claim], numbers: Mapping[str, pd.DataFrame | None]) -
         key = {"claim": claim.id, "setting": claim.setting, "study": claim.study}
         shown = dict.fromkeys(COLUMNS, NONE) | key
         shown |= {"source": claim.source, "sentence": claim.sentence, "papers_number": claim.paper}
+        shown |= {"where": claim.where, "what": claim.what or AS_IT_SAYS}
         shown |= {"figure": claim.figure, "notebook": claim.notebook or claim.study, "verdict": verdict}
         shown["note"] = note or "none"
         if len(found):
@@ -120,25 +124,70 @@ def readable(table: pd.DataFrame, root: str = "../..") -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("claim")
 
 
-def short(table: pd.DataFrame, root: str = ".") -> pd.DataFrame:
-    """A row per claim for a front page: every verdict with its setting and numbers.
+TITLES = {
+    "label_noise_mnist": "MNIST",
+    "label_noise_digits": "scans",
+    "label_noise_cifar10": "CIFAR",
+    "synthetic": "our toy",
+    "toy_regression": "paper's toy",
+    "published_baselines": "MNIST",
+    "alphavil": "Multi-MNIST",
+    "loss_weighting_comparison": "",
+    "hydalearn_drift": "",
+}
+"""Study to what a reader calls its data."""
+PANELS = {"S": "SLGrad", "H": "HydaLearn", "V": "αVIL", "G": "Loss weighting strategies"}
+"""First letter of a claim to what it is about."""
+IN_SHORT = {
+    "S1": "lowest loss",
+    "S2": "wrong labels get next to no weight",
+    "S3": "no harm without noise",
+    "S4": "use of the auxiliaries drifts, to no harm",
+    "H1": "lower loss",
+    "H2": "less weight after relevance is lost",
+    "H3": "weights vary within an epoch",
+    "V1": "beats single task and uniform",
+    "V2": "no worse than DIW",
+    "G1": "no gain over single-task training",
+    "G2": "no strategy is best everywhere",
+    "G3": "gains shrink as data grow",
+}
+"""Claim to a few words."""
 
-    The numbers are those of the comparison that speaks least for the claim. Settings that were not tested are
-    left out, unless none was.
-    """
+
+def matrices(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The verdicts to draw: title to a frame with a row per claim and test, a column per setting; empty if not asked."""
+    found = {}
+    for letter, title in PANELS.items():
+        rows = table[table["claim"].str[0] == letter]
+        places = [f"{TITLES[row.study]}\n{row.where}".strip().replace(", ", "\n") for row in rows.itertuples()]
+        places = [place.replace("% label noise", " %").replace(" rows", "") for place in places]
+        tests = [f"{row.claim} {IN_SHORT[row.claim]}, {row.what}" for row in rows.itertuples()]
+        tests = [test.removesuffix(f", {AS_IT_SAYS}") for test in tests]
+        wide = rows.assign(place=places, test=tests).pivot(index="test", columns="place", values="verdict")
+        order = sorted(set(places), key=lambda place: places.index(place) if letter != "S" else _studies_first(place))
+        found[title] = wide.loc[list(dict.fromkeys(tests)), order].fillna("").rename(columns=_broken)
+    return found
+
+
+def _broken(place: str) -> str:
+    """A narrow label."""
+    return place.replace(" toy", "\ntoy").replace(" pair", "\npair").replace("each digit in turn", "")
+
+
+def _studies_first(place: str) -> tuple[int, str]:
+    return list(TITLES.values()).index(place.split("\n")[0]), place
+
+
+def short(table: pd.DataFrame) -> pd.DataFrame:
+    """A row per claim for a front page: how many of its settings have which verdict."""
     rows = []
     for claim, settings in table.groupby("claim", sort=False):
-        verdicts = [
-            f"**{row.verdict}** ({row.holds}; {row.ours}, {row.theirs}): {row.study}, {row.setting}"
-            for row in settings[settings["holds"] != NONE].itertuples(index=False)
-        ]
-        rows.append(
-            {
-                "claim": claim,
-                "what the paper says": f"{settings['sentence'].iloc[0]} ({settings['source'].iloc[0]})",
-                "what we found": "<br>".join(verdicts) or "not yet run at full scale",
-            }
-        )
+        counts = settings["verdict"].value_counts()
+        verdicts = [f"{verdict} {counts[verdict]}" for verdict in VERDICTS[:-1] if verdict in counts]
+        row = {"claim": claim, "what the paper says": f"{settings['sentence'].iloc[0]} ({settings['source'].iloc[0]})"}
+        row["settings tested"] = f"{len(settings) - counts.get(VERDICTS[-1], 0)} of {len(settings)}"
+        rows.append(row | {"verdicts": ", ".join(verdicts) or "none yet"})
     return pd.DataFrame(rows).set_index("claim")
 
 

@@ -78,10 +78,10 @@ def load(name: str, *, seed: int = 0, **options) -> Dataset:
 
 
 def outline(name: str, **options) -> Dataset:
-    """The tasks, shapes and recipe of :func:`load`'s data set, from no file: its images are blank.
+    """The tasks, shapes and recipe of :func:`load`'s data set, from no file: its inputs are blank.
 
-    Enough to find runs in a store, where nothing is to be trained. For the MNIST family and CIFAR-10; data sets that
-    need no file are what they are.
+    Enough to find runs in a store, where nothing is to be trained. For the MNIST family, CIFAR-10 and Adult; data
+    sets that need no file are what they are.
 
     Args:
         options: as for :func:`load`.

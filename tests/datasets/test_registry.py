@@ -135,7 +135,7 @@ def test_fetch_of_an_unknown_name(capsys):
     assert "invalid choice: 'imagenet' (choose from" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "multi_mnist", "cifar10", "digits"])
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "multi_mnist", "cifar10", "digits", "adult"])
 def test_an_outline_has_the_tasks_shapes_and_recipe_of_the_data_and_reads_no_file(name, get, monkeypatch):
     real = get(name, label_noise=0.2, **CASES[name])
     monkeypatch.setattr(files, "folders", list)
