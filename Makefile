@@ -1,6 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
-STUDIES := $(filter-out speed,$(basename $(notdir $(wildcard notebooks/*.ipynb))))
+# Which execution of a notebook is the one that is kept in notebooks/.
+SHOWN := alphavil=quick/alphavil claims=claims clean_rows=clean_rows hydalearn_drift=hydalearn_drift \
+	label_noise=label_noise_mnist loss_weighting_comparison=loss_weighting_comparison \
+	published_baselines=published_baselines toy_regression=synthetic your_data=your_data
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -43,7 +46,7 @@ lab: .venv/installed
 
 notebooks: .venv/installed
 	$(BIN)/dvc repro
-	for name in $(STUDIES); do $(BIN)/python -m mtlkit.notebook store build/executed/$$name.ipynb notebooks/$$name.ipynb || exit 1; done
+	for pair in $(SHOWN); do $(BIN)/python -m mtlkit.notebook store build/executed/$${pair#*=}.ipynb notebooks/$${pair%%=*}.ipynb || exit 1; done
 	$(BIN)/dvc repro
 	$(BIN)/python -m mtlkit.claims README.md
 

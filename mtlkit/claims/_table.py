@@ -156,7 +156,7 @@ IN_SHORT = {
 
 
 def matrices(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The verdicts to draw: title to a frame with a row per claim and test, a column per setting; empty if not asked."""
+    """The verdicts to draw: title to a frame with a row per claim and test, a column per setting; empty if unasked."""
     found = {}
     for letter, title in PANELS.items():
         rows = table[table["claim"].str[0] == letter]

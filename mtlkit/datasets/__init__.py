@@ -78,10 +78,11 @@ def load(name: str, *, seed: int = 0, **options) -> Dataset:
 
 
 def outline(name: str, **options) -> Dataset:
-    """The tasks, shapes and recipe of :func:`load`'s data set, from no file: its inputs are blank.
+    """:func:`load`, but of the draw at hand only tasks and shapes: its inputs are blank, and no file is read.
 
-    Enough to find runs in a store, where nothing is to be trained. For the MNIST family, CIFAR-10 and Adult; data
-    sets that need no file are what they are.
+    What trains on it draws real rows (:meth:`Dataset.resample`), and reads the files then. So a study whose runs
+    are all in a store needs none. For the MNIST family, CIFAR-10 and Adult; data sets that need no file are what
+    they are.
 
     Args:
         options: as for :func:`load`.
@@ -90,7 +91,7 @@ def outline(name: str, **options) -> Dataset:
         FileNotFoundError: a data set of other files, which are not there.
     """
     with files.blanks():
-        return replace(load(name, **options), redraw=None)
+        return load(name, **options)
 
 
 def _check(name: str) -> None:

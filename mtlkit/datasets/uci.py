@@ -17,6 +17,9 @@ from mtlkit.datasets.mnist import own_block
 from mtlkit.datasets.noise import flip_labels, with_main_labels
 from mtlkit.datasets.tabular import Table, group_numbers, grouped_rows
 
+_ADULT_WORDS = {
+    "workclass": 8, "occupation": 14, "relationship": 6, "race": 5, "sex": 2, "native-country": 41,
+}  # fmt: skip
 _ADULT_ROWS = {"adult/adult.data": 32_561, "adult/adult.test": 16_281}
 _ADULT = [
     "age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation", "relationship",
@@ -131,10 +134,11 @@ def _adult(train: Path, test: Path) -> tuple[Table, int]:
 
 def _adult_rows(name: str, path: Path) -> pd.DataFrame:
     if path == files.BLANK:
-        either = pd.Series(range(_ADULT_ROWS[name])) % 2
-        labels = {"income": either.map({0: "<=50K", 1: ">50K"}), "education-num": 10 * either}
-        labels["marital-status"] = either.map({0: "Divorced", 1: "Never-married"})
-        return pd.DataFrame(0, either.index, _ADULT).assign(**labels)
+        number = pd.Series(range(_ADULT_ROWS[name]))
+        words = {column: "c" + (number % n).astype(str) for column, n in _ADULT_WORDS.items()}
+        labels = {"income": (number % 2).map({0: "<=50K", 1: ">50K"}), "education-num": 10 * (number % 2)}
+        labels["marital-status"] = (number % 2).map({0: "Divorced", 1: "Never-married"})
+        return pd.DataFrame({column: number for column in _ADULT}).assign(**words, **labels)
     source = io.BytesIO(files.read(name, path))
     return pd.read_csv(source, names=_ADULT, skipinitialspace=True, na_values="?", comment="|", skip_blank_lines=True)
 

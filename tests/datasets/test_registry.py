@@ -145,4 +145,13 @@ def test_an_outline_has_the_tasks_shapes_and_recipe_of_the_data_and_reads_no_fil
     for where, split in found.splits.items():
         assert split.x.shape == real.splits[where].x.shape
         assert split.x.dtype == real.splits[where].x.dtype
+    assert found.categories == real.categories
     assert found.only([found.main.name]).train_on_meta(1, 0.25).recipe.endswith(".train_on_meta(1, hold_out=0.25)")
+
+
+@pytest.mark.parametrize("name", ["mnist", "multi_mnist", "adult"])
+def test_what_trains_on_an_outline_draws_real_rows(name, get):
+    real, found = get(name, **CASES[name]).resample(1), outline(name, **CASES[name]).resample(1)
+    for where, split in found.splits.items():
+        assert torch.equal(split.x, real.splits[where].x)
+        assert all(torch.equal(split.y[task], y) for task, y in real.splits[where].y.items())
