@@ -6,6 +6,8 @@ SHOWN := alphavil=quick/alphavil claims=claims clean_rows=clean_rows hydalearn_d
 	published_baselines=published_baselines toy_regression=synthetic your_data=your_data
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Where the companion of the notebooks is found.
+export PYTHONPATH := $(CURDIR)/notebooks
 
 .PHONY: help reproduce test lint lab notebooks speed full check-result clean
 
@@ -27,16 +29,16 @@ help:
 
 reproduce: .venv/installed
 	$(BIN)/dvc repro --force
-	$(BIN)/python -m mtlkit.notebook report figures
+	$(BIN)/python -m companion.notebook report figures
 
 lint: .venv/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-# The notebook tests run in the environment of a pipeline run, RUNTIME in mtlkit/notebook.py.
+# The notebook tests run in the environment of a pipeline run, RUNTIME in notebooks/companion/notebook.py.
 test: lint
-	$(BIN)/python -m mtlkit.notebook check notebooks/*.ipynb
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests mtlkit
+	$(BIN)/python -m companion.notebook check notebooks/*.ipynb
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests mtlkit notebooks/companion
 	OMP_NUM_THREADS=1 MTLKIT_PROGRESS=off MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=2147483647 \
 		$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 \
 		--nbval-sanitize-with notebooks/sanitize.cfg --ignore=notebooks/speed.ipynb notebooks
@@ -46,20 +48,20 @@ lab: .venv/installed
 
 notebooks: .venv/installed
 	$(BIN)/dvc repro
-	for pair in $(SHOWN); do $(BIN)/python -m mtlkit.notebook store build/executed/$${pair#*=}.ipynb notebooks/$${pair%%=*}.ipynb || exit 1; done
+	for pair in $(SHOWN); do $(BIN)/python -m companion.notebook store build/executed/$${pair#*=}.ipynb notebooks/$${pair%%=*}.ipynb || exit 1; done
 	$(BIN)/dvc repro
-	$(BIN)/python -m mtlkit.claims README.md
+	$(BIN)/python -m companion.claims README.md
 
 speed: .venv/installed
-	$(BIN)/python -m mtlkit.notebook run notebooks/speed.ipynb build/executed/speed.ipynb --section speed
-	$(BIN)/python -m mtlkit.notebook store build/executed/speed.ipynb notebooks/speed.ipynb
+	$(BIN)/python -m companion.notebook run notebooks/speed.ipynb build/executed/speed.ipynb --section speed
+	$(BIN)/python -m companion.notebook store build/executed/speed.ipynb notebooks/speed.ipynb
 
 # NAME=... fills the store of one entry of params.yaml's section full; stop it at any moment, it goes on from there.
 full: .venv/installed
-	$(BIN)/python -m mtlkit.full $(NAME)
+	$(BIN)/python -m companion.full $(NAME)
 
 check-result: .venv/installed
-	$(BIN)/python -m mtlkit.full --check $(or $(COUNT),5)
+	$(BIN)/python -m companion.full --check $(or $(COUNT),5)
 
 clean:
 	rm -rf build .pytest_cache .ruff_cache .hypothesis

@@ -1,6 +1,7 @@
 """mtlkit: which weights should the losses get when one task matters and the others help it?"""
 
 from mtlkit import datasets, models
+from mtlkit.live import LiveWeights
 from mtlkit.merging import DIW, AlphaVIL, ForkMerge, Merger
 from mtlkit.results import Runs, compare
 from mtlkit.samples import audit
@@ -40,6 +41,7 @@ __all__ = [
     "GradientCosine",
     "Gramian",
     "HydaLearn",
+    "LiveWeights",
     "LogSE",
     "Merger",
     "MetaTartan",

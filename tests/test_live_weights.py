@@ -6,14 +6,13 @@ import torch
 from nbclient import NotebookClient
 
 import mtlkit as mtl
-from mtlkit import figures
 
 CELL = """\
 %matplotlib inline
 import pandas as pd
-from mtlkit import figures
+import mtlkit as mtl
 
-live = figures.LiveWeights("weights", epochs=3)
+live = mtl.LiveWeights("weights", epochs=3)
 for end in range(1, {epochs} + 1):
     pairs = [(s, e) for e in range(1, end + 1) for s in (0, 1)]
     rows = [(*pair, t, 0.5 + sign * 0.1 * pair[1]) for pair in pairs for t, sign in (("a", 1), ("b", -1))]
@@ -34,7 +33,7 @@ def test_a_notebook_keeps_one_picture_the_last_and_the_same_every_time():
 
 def test_it_watches_training():
     data = mtl.datasets.load("digits", label_noise=0.6).only(["is_8", "is_3"])
-    live, seen = figures.LiveWeights("SLGrad", epochs=3), []
+    live, seen = mtl.LiveWeights("SLGrad", epochs=3), []
 
     def watch(rows):
         live(rows)

@@ -21,11 +21,17 @@ LOCK = {
     for line in (ROOT / "requirements.txt").read_text().splitlines()
     if line and not line.startswith("#")
 }
-FLOORS = [
-    "progress", "memory", "recipes", "tasks", "datasets", "models", "signals", "weighting", "merging", "weigher",
-    "results", "store", "samples", "stack", "engine", "training", "studies", "levels", "dynamics", "paired",
-    "published", "claims", "your_data", "figures", "notebook", "full",
-]  # fmt: skip
+FLOORS = {
+    "mtlkit": [
+        "progress", "memory", "recipes", "tasks", "datasets", "models", "signals", "weighting", "merging", "weigher",
+        "results", "live", "store", "samples", "stack", "engine", "training", "studies", "levels", "your_data",
+    ],
+    "companion": [
+        "tables", "dynamics", "paired", "published", "claims", "figures", "notebook", "full",
+    ],
+}  # fmt: skip
+"""The two rooms, each from the ground up; the companion stands on mtlkit."""
+ROOMS = {"mtlkit": ROOT / "mtlkit", "companion": ROOT / "notebooks" / "companion"}
 
 
 def declared():
@@ -64,23 +70,35 @@ def test_versions_agree():
 
 
 def imports(path):
+    """Room and floor of everything that a module imports from either room."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mtlkit"):
-            found = node.module.split(".")[1:2] or [alias.name for alias in node.names]
-            yield from found
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("mtlkit."))
+            names = [alias.name for alias in node.names]
+        yield from (tuple(name.split(".")[:2]) for name in names if name.split(".")[0] in ROOMS and "." in name)
 
 
-MODULES = sorted(p for p in (ROOT / "mtlkit").rglob("*.py") if p.parent.name != "mtlkit" or p.stem != "__init__")
+MODULES = sorted(p for room in ROOMS.values() for p in room.rglob("*.py") if p.parent != room or p.stem != "__init__")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT / "mtlkit")))
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: "/".join(p.parts[-2:]))
 def test_a_module_imports_only_from_the_floors_below_its_own(path):
-    own = path.relative_to(ROOT / "mtlkit").parts[0].removesuffix(".py")
-    assert own in FLOORS
-    for other in set(imports(path)) - {own}:
-        assert FLOORS.index(other) < FLOORS.index(own), f"{own} imports {other}, which is above it"
+    room = "companion" if "companion" in path.parts else "mtlkit"
+    own = path.relative_to(ROOMS[room]).parts[0].removesuffix(".py")
+    assert own in FLOORS[room]
+    for where, other in set(imports(path)) - {(room, own)}:
+        if where == room and other in FLOORS[room]:
+            assert FLOORS[room].index(other) < FLOORS[room].index(own), f"{own} imports {other}, which is above it"
+        else:
+            assert where == "mtlkit", f"{own} imports {other} of the {where}"
+
+
+def test_mtlkit_brings_nothing_that_only_the_studies_need():
+    code = "import sys, mtlkit; print(*{name.partition('.')[0] for name in sys.modules})"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert not {"matplotlib", "papermill", "nbformat", "dvc", "IPython", "companion"} & set(found)
 
 
 def test_nothing_is_downloaded_or_opened_at_import():

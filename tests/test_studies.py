@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from companion import tables
 
 import mtlkit as mtl
 from mtlkit import studies
@@ -72,44 +73,33 @@ def test_results_do_not_depend_on_the_number_of_processes(candidates, outcome):
 
 
 def test_summary_and_readable_tell_the_same(outcome):
-    table = studies.summary(outcome, ["loss", "roc_auc"])
+    table = tables.summary(outcome, ["loss", "roc_auc"])
     assert len(table) == len(outcome.runs) * 3
     mine = table[(table.method == "SLGrad") & (table.metric == "loss") & (table["at"] == "selected")].iloc[0]
     against = mtl.compare([outcome.runs["Uniform"], outcome.runs["SLGrad"]]).loc["SLGrad"]
     assert mine[["difference", "p"]].tolist() == against[["difference", "p"]].tolist()
     assert mine["mean"] == outcome.runs["SLGrad"].summary().loc["SLGrad", "is_8", "loss"]["mean"]
     assert math.isnan(table[table.method == "Uniform"]["difference"].iloc[0])
-    shown = studies.readable(table)
+    shown = tables.readable(table)
     assert shown.loc["SLGrad", "loss"] == f"{mine['mean']:.3f} [{mine['low']:.3f}, {mine['high']:.3f}]"
     assert shown.loc["SLGrad", "diverged"] == "0 of 3"
     means = [float(text.split()[0]) for text in shown["loss"]]
     assert means == sorted(means)
 
 
-def test_noisy_shares_are_of_the_main_tasks_weight(outcome):
-    found = studies.noisy_shares([outcome.runs["Uniform"], outcome.runs["SLGrad"]]).set_index("method")
-    assert found.loc["Uniform", "noisy_labels"] == pytest.approx(0.6)
-    assert found.loc["Uniform", "noisy_weight"] == pytest.approx(0.6, abs=0.02)
-    runs = outcome.runs["SLGrad"]
-    rows = runs.frame[(runs.frame.metric == "noisy_weight") & (runs.frame.task == "is_8")]
-    chosen = runs.selected()
-    expected = [g[g.epoch <= chosen[seed]].value.mean() for seed, g in rows.groupby("seed")]
-    assert found.loc["SLGrad", "noisy_weight"] == pytest.approx(np.mean(expected), abs=1e-4)
-
-
 def test_tuning_table_marks_the_choice(outcome):
-    shown = studies.readable_tuning(outcome)
+    shown = tables.readable_tuning(outcome)
     assert list(shown.columns) == ["0.1", "1e+06"]
     assert (shown.apply(lambda row: row.str.contains(r"\*").sum(), axis=1) == 1).all()
 
 
 def test_saved_tables_round_trip_and_none_writes_nothing(outcome, tmp_path):
-    table = studies.summary(outcome)
-    studies.save(table, studies.readable(table), tmp_path / "new", "t")
+    table = tables.summary(outcome)
+    tables.save(table, tables.readable(table), tmp_path / "new", "t")
     text = (tmp_path / "new" / "t.csv").read_text()
     assert text.count("\n") == len(table) + 1
     assert "SLGrad" in (tmp_path / "new" / "t.md").read_text()
-    studies.save(table, table, None, "t")
+    tables.save(table, table, None, "t")
     assert sorted(p.name for p in tmp_path.rglob("*.*")) == ["t.csv", "t.md"]
 
 
@@ -124,7 +114,7 @@ def test_spread_and_per_seed_are_of_the_selected_epoch(outcome):
     rows = outcome.runs["SLGrad"].final("selected")
     rows = rows[(rows.split == "test") & (rows.metric == "roc_auc")]
     assert table["SLGrad"].tolist() == rows["value"].tolist()
-    found = studies.spread(outcome, "roc_auc").loc["SLGrad"]
+    found = tables.spread(outcome, "roc_auc").loc["SLGrad"]
     assert found["max"] == rows["value"].max()
     assert found["sd"] == pytest.approx(np.std(rows["value"], ddof=1))
 
@@ -302,7 +292,7 @@ def test_protocol_table_says_what_a_verdict_asks_for(candidates):
     few = {name: candidates[name] for name in ("Uniform", "SLGrad")}
     outcome = studies.study(few, lrs=[0.03, 0.1], tuning_seeds=2, seeds=3, jobs=1, **BUDGET, **OPTIONS)
     floors = levels(candidates["Uniform"].data, 3)
-    table = studies.protocol_table({"noisy": outcome}, {"noisy": floors}, ["loss", "roc_auc"], {"noisy": 0.5})
+    table = tables.protocol_table({"noisy": outcome}, {"noisy": floors}, ["loss", "roc_auc"], {"noisy": 0.5})
     value = table.set_index(["method", "metric", "seed"])["value"].sort_index()
     assert value["data", "overlap"].tolist() == [0.5] * 3
     runs = outcome.runs["SLGrad"]
@@ -314,8 +304,8 @@ def test_protocol_table_says_what_a_verdict_asks_for(candidates):
 
 
 def test_per_seed_table_has_every_number_of_every_seed(outcome):
-    table = studies.per_seed_table({"60% label noise": outcome, "again": outcome}, ["loss", "roc_auc"])
-    assert list(table.columns) == studies.PER_SEED
+    table = tables.per_seed_table({"60% label noise": outcome, "again": outcome}, ["loss", "roc_auc"])
+    assert list(table.columns) == tables.PER_SEED
     assert len(table) == 2 * len(outcome.runs) * 3 * 2
     rows = table[(table.condition == "again") & (table.method == "SLGrad") & (table.metric == "roc_auc")]
     assert rows["seed"].tolist() == [0, 1, 2]
@@ -323,14 +313,16 @@ def test_per_seed_table_has_every_number_of_every_seed(outcome):
 
 
 def test_share_table_tells_where_each_seeds_weight_went(outcome):
-    table = studies.share_table({"noisy": outcome}, ["Uniform", "SLGrad"])
-    assert list(table.columns) == studies.PER_SEED
+    table = tables.share_table({"noisy": outcome}, ["Uniform", "SLGrad"])
+    assert list(table.columns) == tables.PER_SEED
     value = table.set_index(["method", "metric", "seed"])["value"].sort_index()
     assert value["Uniform", "auxiliary_share_first"].tolist() == pytest.approx([0.9] * 3)
     assert value["Uniform", "noisy_labels"].tolist() == pytest.approx([0.6] * 3)
-    found = studies.noisy_shares([outcome.runs["SLGrad"]])["noisy_weight"].item()
-    assert value["SLGrad", "noisy_weight"].mean() == pytest.approx(found, abs=1e-4)
-    frame = outcome.runs["SLGrad"].frame
+    assert value["Uniform", "noisy_weight"].tolist() == pytest.approx([0.6] * 3, abs=0.03)
+    frame, chosen = outcome.runs["SLGrad"].frame, outcome.runs["SLGrad"].selected()
+    rows = frame[(frame.metric == "noisy_weight") & (frame.task == "is_8")]
+    expected = [g[g.epoch <= chosen[seed]].value.mean() for seed, g in rows.groupby("seed")]
+    assert value["SLGrad", "noisy_weight"].tolist() == pytest.approx(expected)
     weights = frame[(frame.metric == "weight") & (frame.task != "is_8")].groupby(["epoch", "seed"])["value"].sum()
     assert value["SLGrad", "auxiliary_share_first"].tolist() == pytest.approx(weights[1].tolist())
     assert value["SLGrad", "auxiliary_share_last"].tolist() == pytest.approx(weights[2].tolist())
@@ -340,15 +332,15 @@ def test_share_table_is_silent_about_diverged_seeds_and_absent_noise(candidates)
     clean = mtl.datasets.load("digits")
     few = {"Uniform": studies.Candidate(mtl.models.mlp(clean), clean, mtl.Uniform())}
     broken = studies.study(few, lrs=[1e150], tuning_seeds=1, seeds=2, jobs=1, **BUDGET, **OPTIONS)
-    table = studies.share_table({"clean": broken}, ["Uniform"])
+    table = tables.share_table({"clean": broken}, ["Uniform"])
     assert set(table["metric"]) == {"auxiliary_share_first", "auxiliary_share_last"}
     assert table["value"].isna().all()
-    assert studies.per_seed_table({"clean": broken}, ["loss"])["value"].isna().all()
+    assert tables.per_seed_table({"clean": broken}, ["loss"])["value"].isna().all()
 
 
 def test_gains_to_read_have_a_column_per_condition():
     rows = [("a", "x", 0.5, 0.25, 0.75), ("b", "x", -1, -2, 0), ("a", "y", 0, 0, 0)]
     table = pd.DataFrame(rows, columns=["condition", "method", "gain", "low", "high"])
-    shown = studies.readable_gains(table)
+    shown = tables.readable_gains(table)
     assert shown.loc["x"].tolist() == ["+0.500 [+0.250, +0.750]", "-1.000 [-2.000, +0.000]"]
     assert shown.loc["y", "b"] == "not run"

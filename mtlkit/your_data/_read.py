@@ -35,7 +35,7 @@ class Refused(ValueError):
 def located(path: str | Path) -> Path:
     """A path as the user means it: relative to the folder in which the run was started.
 
-    ``python -m mtlkit.notebook run`` executes notebooks in another folder and says in the environment
+    ``python -m companion.notebook run`` executes notebooks in another folder and says in the environment
     variable ``MTLKIT_START`` where it was started.
     """
     return Path(os.environ.get("MTLKIT_START", "."), Path(path).expanduser())

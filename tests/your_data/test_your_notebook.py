@@ -38,7 +38,7 @@ def test_a_refused_table_ends_in_one_sentence(folder, path, main, message):
     command = [
         sys.executable,
         "-m",
-        "mtlkit.notebook",
+        "companion.notebook",
         "run",
         str(SOURCE),
         "out.ipynb",

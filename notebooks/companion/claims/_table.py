@@ -1,4 +1,4 @@
-"""The claims table: a row per claim, setting and scale; see :mod:`mtlkit.claims`."""
+"""The claims table: a row per claim, setting and scale; see :mod:`companion.claims`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from mtlkit.claims._rules import UNDECIDED, VERDICTS, Claim, test
+from companion.claims._rules import UNDECIDED, VERDICTS, Claim, test
 
 AS_IT_SAYS = "as it says"
 NONE = "not tested"
@@ -50,7 +50,7 @@ def table(claims: Sequence[Claim], numbers: Mapping[str, pd.DataFrame | None]) -
     Returns:
         the claims, a row each: :data:`COLUMNS`, where the numbers are those of the comparison that speaks
         least for the claim, p is corrected after Holm, and no cell is empty; and all comparisons behind
-        them, with the columns claim, setting, study and those of :func:`mtlkit.claims.outcomes`.
+        them, with the columns claim, setting, study and those of :func:`companion.claims.outcomes`.
     """
     rows, behind = [], []
     for claim in claims:

@@ -1,4 +1,4 @@
-"""How a claim is tested: comparisons over seeds, and the verdict that follows; see :mod:`mtlkit.claims`."""
+"""How a claim is tested: comparisons over seeds, and the verdict that follows; see :mod:`companion.claims`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Numbers:
     """The per-seed numbers of one study.
 
     Args:
-        table: condition, method, seed, metric, value; see :func:`mtlkit.studies.protocol_table`.
+        table: condition, method, seed, metric, value; see :func:`companion.tables.protocol_table`.
     """
 
     def __init__(self, table: pd.DataFrame) -> None:

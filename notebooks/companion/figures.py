@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mtlkit.datasets import Split
 from mtlkit.results import Runs, interval
 
 STYLE = {
@@ -112,29 +110,6 @@ def _settled(svg: str) -> str:
     names = {name: f"{name[:-10]}{i}" for i, name in enumerate(dict.fromkeys(re.findall(rf'id="({hashed})"', svg)))}
     svg = re.sub(rf"\b{hashed}\b", lambda name: names.get(name[0], name[0]), svg)
     return re.sub(r"(?<!scale\()\b\d+\.\d{4,}", lambda number: f"{float(number[0]):.3f}", svg)
-
-
-@_styled
-def curves(panels: Mapping[str, Sequence[Runs]], *, split: str = "test", label: str = "main-task test loss") -> Figure:
-    """The main task's loss over training, mean and 95 % band over seeds, one panel per condition.
-
-    Args:
-        panels: title to the runs drawn in that panel.
-    """
-    figure, axes = _figure(len(panels), width=4.6, height=3.6, sharey=True)
-    for axis, (title, runs) in zip(axes[0], panels.items(), strict=True):
-        for run in runs:
-            frame = run.frame
-            rows = frame[(frame.split == split) & (frame.task == run.main) & (frame.metric == "loss")]
-            band = rows.groupby("epoch")["value"].apply(interval).unstack()
-            colour, line, _ = look(run.method)
-            axis.plot(band.index, band["mean"], line, color=colour, label=run.method)
-            axis.fill_between(band.index, band["low"], band["high"], color=colour, alpha=0.15, linewidth=0)
-        axis.set(title=title, xlabel="epoch")
-    axes[0, 0].set_ylabel(label)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center")
-    return figure
 
 
 @_styled
@@ -272,111 +247,6 @@ def hero(
 
 
 @_styled
-def sample_weights(runs: Sequence[Runs]) -> Figure:
-    """Mean weights earned by clean and by noisy main-task samples, one panel per method.
-
-    Weights are in units of the uniform weight; the last bin holds everything above it. The title
-    says which share of the main task's total weight went to noisy labels, and what share of the
-    labels is noisy.
-    """
-    figure, axes = _figure(len(runs), width=3.6, height=3.0, sharey=True)
-    for axis, run in zip(axes[0], runs, strict=True):
-        _weights(axis, run)
-    axes[0, 0].set_ylabel("share of the samples")
-    axes[0, 0].legend(loc="upper right")
-    return figure
-
-
-def _weights(axis: Axes, run: Runs) -> None:
-    rows = run.samples[run.samples["task"] == run.main].dropna(subset="weight")
-    top = max(2.0, float(rows["weight"].quantile(0.98)))
-    bins = np.linspace(0, top, 25)
-    for noisy, colour, name, hatch in ((False, CLEAN, "clean label", ""), (True, NOISY, "noisy label", "///")):
-        values = rows.loc[rows["noisy"] == noisy, "weight"].clip(upper=top)
-        if len(values):
-            share = np.full(len(values), 1 / len(values))
-            axis.hist(values, bins, weights=share, color=colour, alpha=0.55, label=name, hatch=hatch, edgecolor=colour)
-    given = rows.loc[rows["noisy"], "weight"].sum() / rows["weight"].sum()
-    dirty = rows["noisy"].mean()
-    axis.set(
-        title=f"{run.method}\n{given:.0%} of the weight goes to\nthe {dirty:.0%} of labels that are noisy",
-        xlabel="mean weight (uniform = 1)",
-    )
-
-
-@_styled
-def task_weights(panels: Mapping[str, Runs], *, share_of: str | None = None) -> Figure:
-    """The share of the total weight that each task got in each epoch, one panel per run.
-
-    Args:
-        panels: title to run.
-        share_of: draw this task alone and all others together; every task when None.
-    """
-    figure, axes = _figure(len(panels), width=3.4, height=3.0, sharey=True)
-    for axis, (title, run) in zip(axes[0], panels.items(), strict=True):
-        rows = run.frame[(run.frame.metric == "weight") & (run.frame.split == "train")]
-        if share_of is not None:
-            rows = rows.assign(task=rows["task"].where(rows["task"] == share_of, "all auxiliaries"))
-        _shares(axis, rows, title)
-    axes[0, 0].set_ylabel("share of the total weight")
-    axes[0, 0].legend(loc="best")
-    return figure
-
-
-def _shares(axis: Axes, rows: pd.DataFrame, title: str) -> None:
-    """A line per task with its band over seeds, from rows of the frame: seed, epoch, task, value."""
-    per_seed = rows.groupby(["task", "epoch", "seed"], sort=False)["value"].sum().reset_index()
-    for number, (task, group) in enumerate(per_seed.groupby("task", sort=False)):
-        band = group.groupby("epoch")["value"].apply(interval).unstack()
-        colour = (RED, BLUE, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY)[number % 8]
-        axis.plot(band.index, band["mean"], ("-", "--", "-.", ":")[number % 4], color=colour, label=task)
-        axis.fill_between(band.index, band["low"], band["high"], color=colour, alpha=0.15, linewidth=0)
-    axis.set(title=title, xlabel="epoch", ylim=(0, 1))
-
-
-class LiveWeights:
-    """The share of weight that each task gets, redrawn in place while training runs.
-
-    ``mtl.fit(..., watch=figures.LiveWeights("HydaLearn"))`` in a notebook shows one picture; after every epoch
-    it is drawn again where it is, and what stays in the notebook is the last one.
-
-    Args:
-        title: of the picture.
-        epochs: length of the axis; as many as there are when None.
-
-    Attributes:
-        figure: the last picture; None before the first epoch.
-    """
-
-    def __init__(self, title: str = "", epochs: int | None = None) -> None:
-        self.title, self.epochs = title, epochs
-        self.figure: Figure | None = None
-        self._shown = None
-
-    def __call__(self, rows: pd.DataFrame) -> None:
-        """Draw the rows of metric ``weight`` so far: seed, epoch, task, value."""
-        self.figure = _live(rows, self.title, self.epochs)
-        if "ipykernel" not in sys.modules:
-            return
-        from IPython.display import display
-
-        if self._shown is None:
-            self._shown = display(self.figure, display_id=True)
-        else:
-            self._shown.update(self.figure)
-
-
-@_styled
-def _live(rows: pd.DataFrame, title: str, epochs: int | None) -> Figure:
-    figure, axes = _figure(1, width=6.4, height=3.4)
-    axis = axes[0, 0]
-    _shares(axis, rows, title)
-    axis.set(ylabel="share of the total weight", xlim=(1, max(epochs or rows["epoch"].max(), 2)))
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside right center")
-    return figure
-
-
-@_styled
 def trajectories(runs: Sequence[Runs], metrics: Mapping[str, str]) -> Figure:
     """What a per-epoch method did over training: a row per metric, a panel per method, a line per task.
 
@@ -433,23 +303,6 @@ def levels(panels: Mapping[tuple[str, str], pd.DataFrame], *, label: str) -> Fig
         axis.set_xlabel(column)
     figure.supylabel(label, fontsize="medium")
     figure.legend(drawn.values(), drawn, loc="outside right center")
-    return figure
-
-
-@_styled
-def images(split: Split, *, count: int, shape: tuple[int, int]) -> Figure:
-    """The first inputs of a split as pictures, with their labels.
-
-    Args:
-        shape: height and width in pixels; inputs may be flat.
-    """
-    columns = min(count, 12)
-    figure, axes = _figure(columns, -(-count // columns), width=0.9, height=1.15)
-    for number, axis in enumerate(axes.flat):
-        axis.axis("off")
-        if number < count:
-            axis.imshow(split.x[number].reshape(shape).numpy(), cmap="gray_r")
-            axis.set_title(" ".join(str(y[number].item()) for y in split.y.values()), loc="center")
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Put the claims table into a text between its marks: ``python -m mtlkit.claims README.md``."""
+"""Put the claims table into a text between its marks: ``python -m companion.claims README.md``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from mtlkit.claims._papers import PAPERS_BASELINES
-from mtlkit.claims._table import short
+from companion.claims._papers import PAPERS_BASELINES
+from companion.claims._table import short
 
 MARKS = ("<!-- claims -->", "<!-- end of claims -->")
 

@@ -1,4 +1,4 @@
-"""Run, strip, store and check notebooks: ``python -m mtlkit.notebook --help``."""
+"""Run, strip, store and check notebooks: ``python -m companion.notebook --help``."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def _git(*arguments: str) -> str | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m mtlkit.notebook", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m companion.notebook", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("strip", help="write the sources of notebooks, without outputs, into a folder")
     command.add_argument("sources", type=Path, nargs="+")

@@ -1,4 +1,4 @@
-"""What the papers claim, and what is compared to test it; see :mod:`mtlkit.claims`."""
+"""What the papers claim, and what is compared to test it; see :mod:`companion.claims`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from mtlkit.claims._rules import (
+from companion.claims._rules import (
     SHARES,
     Absent,
     Claim,

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from companion import full, notebook
 
 import mtlkit as mtl
-from mtlkit import full, notebook, studies
+from mtlkit import studies
 from mtlkit.store import SETTINGS, Store
 
 OPTIONS = {"batch_size": 50, "steps_per_epoch": 4, "dtype": torch.float64, "patience": 2}
@@ -81,7 +82,7 @@ def test_a_killed_run_goes_on_and_trains_no_finished_fit_twice(tmp_path):
     small |= {"datasets": ["synthetic"], "store": "../runs.parquet"}
     sections = {"full": {"small": {"notebook": "hydalearn_drift", "parameters": small}}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(sections))
-    command = [sys.executable, "-m", "mtlkit.full", "small"]
+    command = [sys.executable, "-m", "companion.full", "small"]
     options = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
 
     def fits():

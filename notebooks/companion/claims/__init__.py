@@ -1,6 +1,6 @@
 """The papers' claims as code: what is compared, which test decides, and which verdict follows.
 
-A claim is tested on the per-seed numbers of one study at full scale (:func:`mtlkit.studies.protocol_table`), with
+A claim is tested on the per-seed numbers of one study at full scale (:func:`companion.tables.protocol_table`), with
 rules that are the same for all claims:
 
 - *Test.* A two-sided paired t-test over seeds at level 0.05, with Holm's correction over the comparisons
@@ -25,8 +25,8 @@ rules that are the same for all claims:
 Rules, margins and settings were fixed before the full-scale runs, after a first round of short ones.
 """
 
-from mtlkit.claims._papers import CLAIMS, CLEAN_ROWS, CORRECTED, PAPERS_BASELINES
-from mtlkit.claims._rules import (
+from companion.claims._papers import CLAIMS, CLEAN_ROWS, CORRECTED, PAPERS_BASELINES
+from companion.claims._rules import (
     LATE,
     LEVEL,
     MINIMUM,
@@ -48,7 +48,7 @@ from mtlkit.claims._rules import (
     test,
     versus,
 )
-from mtlkit.claims._table import NONE, matrices, readable, sentences, short, table
+from companion.claims._table import NONE, matrices, readable, sentences, short, table
 
 __all__ = [
     "CLAIMS",

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -6,11 +7,10 @@ import nbformat
 import papermill
 import pytest
 import yaml
+from companion import notebook
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from mtlkit import notebook
-
-STORED = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+STORED = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 assert STORED, "no stored notebook was found"
 
 
@@ -187,15 +187,21 @@ def test_stored_notebooks_are_in_order(path):
     assert notebook.storable(nbformat.read(path, 4)) == nbformat.read(path, 4)
 
 
+ROOT = Path(__file__).parents[2]
+SHOWN = dict(
+    re.findall(r"(\w+)=([\w/]+)", re.search(r"SHOWN := (.*?)\n\n", (ROOT / "Makefile").read_text(), re.DOTALL)[1])
+)
+"""Notebook to the execution of it that is kept."""
+
+
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
-def test_defaults_are_the_quick_scale_of_the_pipeline(path):
+def test_defaults_are_those_of_the_stage_that_is_kept(path):
     """So that the stored notebook, which runs with its defaults, shows what the pipeline writes."""
-    sections = yaml.safe_load((path.parent.parent / "params.yaml").read_text())
+    sections = yaml.safe_load((ROOT / "params.yaml").read_text())
+    kept = SHOWN.get(path.stem, path.stem)
+    section = sections.get(f"full_{kept}") or sections[kept.removeprefix("quick/")]
     defaults = notebook.parameters(path)
-    section = sections[path.stem]
-    if f"{path.stem}_mnist" in sections:  # it shows the full scale, from its store
-        assert set(section) <= set(defaults)
-        section = defaults | sections[f"{path.stem}_mnist"]
     for folder in {"out", "cache"} & defaults.keys():
-        assert defaults.pop(folder) is None, "default parameters must not write files"
-    assert {name: value for name, value in section.items() if name != "out"} == defaults
+        assert defaults[folder] is None, "default parameters must not write files"
+    section.pop("out")
+    assert {name: defaults[name] for name in section} == section

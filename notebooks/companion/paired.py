@@ -1,4 +1,4 @@
-"""Compare methods seed by seed, on tables with the columns :data:`mtlkit.studies.PER_SEED`."""
+"""Compare methods seed by seed, on tables with the columns :data:`companion.tables.PER_SEED`."""
 
 from __future__ import annotations
 

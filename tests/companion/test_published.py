@@ -1,9 +1,9 @@
 import pytest
 import torch
+from companion import published
 from torchjd.aggregation import CAGrad, CAGradWeighting
 
 import mtlkit as mtl
-from mtlkit import published
 from mtlkit.signals import Signal
 
 

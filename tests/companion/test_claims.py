@@ -4,14 +4,13 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from companion import claims, figures
+from companion.claims import Comparison, Numbers
+from companion.claims.__main__ import MARKS, with_hero, with_table
+from companion.claims._table import COLUMNS
 from scipy import stats
 
-from mtlkit import claims, figures
-from mtlkit.claims import Comparison, Numbers
-from mtlkit.claims.__main__ import MARKS, with_hero, with_table
-from mtlkit.claims._table import COLUMNS
-
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 SEEDS = range(10)
 NOISE = np.random.default_rng(0).normal(0, 0.01, (40, 10))

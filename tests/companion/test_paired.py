@@ -1,9 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from companion import paired
 from scipy import stats
-
-from mtlkit import paired
 
 SEEDS = 6
 

@@ -1,4 +1,4 @@
-"""Fill the stores of the studies at full scale, and check what is in them: ``python -m mtlkit.full --help``."""
+"""Fill the stores of the studies at full scale, and check what is in them: ``python -m companion.full --help``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import torch
 import yaml
 
 import mtlkit
-from mtlkit import dynamics, notebook, published, recipes
+from companion import dynamics, notebook, published
+from mtlkit import recipes
 from mtlkit.datasets.drift import with_drift
 from mtlkit.progress import progress
 from mtlkit.results import Runs
@@ -116,7 +117,7 @@ def _chosen(runs: Runs) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m mtlkit.full", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m companion.full", description=__doc__)
     parser.add_argument("names", nargs="*", help="entries of params.yaml's section full; all of them if none")
     parser.add_argument("--check", type=int, metavar="N", help="train N stored fits again instead, and compare")
     parser.add_argument("--seed", type=int, default=0, help="draws the fits to check")

@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
+from companion.tables import PER_SEED
 from mtlkit.results import Runs
-from mtlkit.studies import PER_SEED
 from mtlkit.weighting import Weighting
 
 
@@ -68,7 +68,7 @@ def around_drift(condition: str, runs: Sequence[Runs], after: int) -> pd.DataFra
         after: last epoch before the drift.
 
     Returns:
-        the columns :data:`mtlkit.studies.PER_SEED`; metrics ``auxiliary_share_before`` and
+        the columns :data:`companion.tables.PER_SEED`; metrics ``auxiliary_share_before`` and
         ``auxiliary_share_after``, each the mean over as many epochs as there are on the shorter side,
         those next to the drift.
     """

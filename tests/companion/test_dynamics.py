@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from companion import dynamics
 
 import mtlkit as mtl
-from mtlkit import dynamics
 from mtlkit.datasets.drift import with_drift
 from mtlkit.studies import Candidate
 

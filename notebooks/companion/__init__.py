@@ -1,0 +1,1 @@
+"""What only the studies need: tables, claims, figures, running notebooks, full-scale training."""
