@@ -3,16 +3,19 @@
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
 
 
-def test_its_python_runs_from_top_to_bottom():
-    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_its_python_runs_from_top_to_bottom(page):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert len(blocks) >= 2
-    names = {}
+    names = {"__name__": "page"}
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
+        exec(compile(block, page, "exec"), names)
 
 
 def test_its_links_lead_somewhere():
