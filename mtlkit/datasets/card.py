@@ -87,7 +87,8 @@ class Card:
 def _cut(data: Dataset) -> dict[str, str]:
     if data.text is None:
         return {}
-    return {"texts that were cut": ", ".join(f"{share:.0%} of {name}" for name, share in data.text.cut.items())}
+    shares = {task.name: data.text.cut[task.name] for task in data.tasks}
+    return {"texts that were cut": ", ".join(f"{share:.0%} of {name}" for name, share in shares.items())}
 
 
 def _labels(task: Task, known: Tensor) -> str:
