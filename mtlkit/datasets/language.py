@@ -177,7 +177,7 @@ def language(
         main: the main task.
         tasks: which of the five.
         n_tokens: length of a row, special tokens included.
-        vocabulary: number of entries of a byte-pair encoding, learned from the training files of all five
+        vocabulary: largest number of entries of a byte-pair encoding, learned from the training files of all five
             tasks (whichever are loaded, without a look at labels), or the path of a ``tokenizer.json`` or of
             a folder with one.
         n_train: at most this many training rows of each task; all when None.
@@ -301,10 +301,11 @@ def _lines(name: str, path: Path, place: int = 0) -> tuple[list[tuple[str, str]]
         try:
             fields = json.loads(line) if isinstance(line, str) else line
             pair, label, group = source.texts(fields), source.label(fields), source.group(fields)
+            empty = not all(one.strip() for one in pair)
             labels.append(source.classes.index(label))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path}, row {number}: {error!r}, expected a row of {name!r}") from None
-        if not all(one.strip() for one in pair):
+        if empty:
             raise ValueError(f"{path}, row {number}: one of its two texts is empty, expected words")
         texts.append(pair)
         groups.append(group)

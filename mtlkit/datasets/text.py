@@ -82,6 +82,7 @@ class Vocabulary:
         """
         self.tokenizer.enable_truncation(n_tokens, direction="left" if keep_end else "right")
         found = self.tokenizer.encode_batch(list(pairs))
+        self.tokenizer.no_truncation()
         ids = torch.full((len(found), n_tokens), float(self.padding))
         for row, encoding in zip(ids, found, strict=True):
             row[: len(encoding.ids)] = torch.tensor(encoding.ids, dtype=ids.dtype)

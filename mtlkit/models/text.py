@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +19,9 @@ from mtlkit.recipes import remembered
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+TOKENS_AT_ONCE = 2**13
+"""In evaluation."""
 
 
 class Layer(nn.Module):
@@ -48,7 +52,7 @@ class Layer(nn.Module):
             layer(normed).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer in (self.query, self.key, self.value)
         )
-        logits = query @ key.mT / math.sqrt(query.shape[-1]) + bias
+        logits = query / math.sqrt(query.shape[-1]) @ key.mT + bias
         attended = (logits.softmax(-1) @ value).transpose(1, 2).flatten(2)
         x = x + self.dropout(self.out(attended))
         return x + self.dropout_after(self.perceptron(x))
@@ -84,6 +88,10 @@ class TextEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L) to (B, width)."""
+        return _in_parts(self, self.encode, x)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The same for all rows at once."""
         ids, known, bias = _read(x, self.padding)
         vectors = self.token(ids) + self.place.weight + self.part(_parts(ids, known, self.separator))
         vectors = self.dropout(vectors)
@@ -91,6 +99,14 @@ class TextEncoder(nn.Module):
             vectors = layer(vectors, bias.to(vectors.dtype))
         share = known.to(vectors.dtype) / known.sum(-1, keepdim=True).clamp(min=1)
         return F.relu(self.dense((share.unsqueeze(-2) @ self.norm(vectors)).squeeze(-2)))
+
+
+def _in_parts(encoder: nn.Module, encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """``encode(x)``, a few thousand tokens after the other where that changes nothing: attention takes much memory."""
+    rows = max(1, TOKENS_AT_ONCE // x.shape[1])
+    if encoder.training or torch.is_grad_enabled() or len(x) <= rows:
+        return encode(x)
+    return torch.cat([encode(part) for part in x.split(rows)])
 
 
 def _read(x: Tensor, padding: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,7 +125,7 @@ def _parts(ids: Tensor, known: Tensor, separator: int) -> Tensor:
 
 @remembered
 def text_encoder(
-    data: Dataset, width: int = 64, layers: int = 1, heads: int = 4, dropout: float = 0.0
+    data: Dataset, width: int = 64, layers: int = 1, heads: int = 2, dropout: float = 0.0
 ) -> MultiTaskModel:
     """A small transformer for token ids, (N, n_tokens), with one linear head per task.
 
@@ -152,6 +168,10 @@ class Pretrained(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L) to (B, width)."""
+        return _in_parts(self, self.encode, x)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The same for all rows at once."""
         ids, known, bias = _read(x, self.padding)
         # A ready mask of four axes: one of two would be read by the library, which torch.vmap does not allow.
         dtype = next(self.encoder.parameters()).dtype
