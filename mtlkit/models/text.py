@@ -192,8 +192,8 @@ def hugging_face(data: Dataset, encoder: str | os.PathLike | PreTrainedModel) ->
     Gradient checkpointing does not work.
 
     Args:
-        encoder: the folder of a saved model, for which nothing is downloaded; a model, which stays as it is
-            (runs of it have no recipe); or a name, which ``transformers`` looks up and may download.
+        encoder: the folder of a saved model (safetensors), for which nothing is downloaded; a model, which stays as
+            it is (its runs have no recipe); or a name, which ``transformers`` looks up and may download.
 
     Raises:
         ImportError: ``transformers`` is not installed.
@@ -209,7 +209,7 @@ def hugging_face(data: Dataset, encoder: str | os.PathLike | PreTrainedModel) ->
     if isinstance(encoder, nn.Module):
         return _with_heads(data, copy.deepcopy(encoder))
     line = recipes.call(hugging_face, encoder=os.fspath(encoder))
-    model = _with_heads(data, AutoModel.from_pretrained(encoder))
+    model = _with_heads(data, AutoModel.from_pretrained(encoder, use_safetensors=True))
     model.recipe = line.replace("(", "(data, ", 1)
     return model
 
