@@ -18,9 +18,10 @@ from mtlkit.datasets.nyuv2 import nyuv2
 from mtlkit.datasets.overlay import multi_digits
 from mtlkit.datasets.synthetic import synthetic, toy_regression
 from mtlkit.datasets.tabular import from_frame
+from mtlkit.datasets.text import Text
 from mtlkit.datasets.uci import adult, parkinsons
 
-__all__ = ["Card", "Dataset", "Split", "from_frame", "load", "names", "needs", "outline"]
+__all__ = ["Card", "Dataset", "Split", "Text", "from_frame", "load", "names", "needs", "outline"]
 
 _LOADERS = {
     "adult": adult,

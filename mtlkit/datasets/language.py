@@ -25,7 +25,6 @@ MANY_CUT = 0.5
 APART = 100_000
 """Row numbers of a task's training file start at a multiple of this, those of its test file half of it later."""
 
-
 Line = dict[str, Any]
 """The fields of one row of a file."""
 
@@ -67,11 +66,11 @@ def _implied(line: Line) -> tuple[str, str]:
 
 def _choices(line: Line) -> tuple[str, str]:
     before = f"{line['premise']} {QUESTIONS[line['question']]}"
-    return tuple(f"{before} {line[choice]}" if line[choice].strip() else "" for choice in ("choice1", "choice2"))
+    return f"{before} {line['choice1']}", f"{before} {line['choice2']}"
 
 
 def _filled(line: Line) -> tuple[str, str]:
-    return tuple(line["sentence"].replace("_", line[option]) for option in ("option1", "option2"))
+    return line["sentence"].replace("_", line["option1"]), line["sentence"].replace("_", line["option2"])
 
 
 SOURCES = {
@@ -291,7 +290,7 @@ def _lines(name: str, path: Path, place: int = 0) -> tuple[list[tuple[str, str]]
     """Texts, classes and groups of a task's training file (place 0) or test file (1).
 
     Raises:
-        ValueError: a row without one of its fields, with an unknown class, or with an empty text.
+        ValueError: a row without one of its fields, with an unknown class, or with an empty field.
     """
     source = SOURCES[name]
     file = (source.train, source.test)[place]
@@ -301,12 +300,14 @@ def _lines(name: str, path: Path, place: int = 0) -> tuple[list[tuple[str, str]]
         try:
             fields = json.loads(line) if isinstance(line, str) else line
             pair, label, group = source.texts(fields), source.label(fields), source.group(fields)
-            empty = not all(one.strip() for one in pair)
+            if not all(isinstance(one, str) for one in pair):
+                raise TypeError(f"texts are {pair}")
+            empty = [key for key, value in fields.items() if isinstance(value, str) and not value.strip()]
             labels.append(source.classes.index(label))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path}, row {number}: {error!r}, expected a row of {name!r}") from None
         if empty:
-            raise ValueError(f"{path}, row {number}: one of its two texts is empty, expected words")
+            raise ValueError(f"{path}, row {number}: {empty[0]!r} is empty, expected text")
         texts.append(pair)
         groups.append(group)
     return texts, labels, groups
@@ -314,7 +315,7 @@ def _lines(name: str, path: Path, place: int = 0) -> tuple[list[tuple[str, str]]
 
 def _fields(content: str, table: bool) -> Iterator[str | Line]:
     """JSON lines as they are; the rows of a table, whose first line names its columns, by those names."""
-    lines = [line for line in content.splitlines() if line]
+    lines = [line.rstrip("\r") for line in content.split("\n") if line.strip()]
     if not table:
         yield from lines
         return

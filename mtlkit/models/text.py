@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TOKENS_AT_ONCE = 2**13
-"""In evaluation."""
+"""So many go through an encoder at a time in evaluation."""
 
 
 class Layer(nn.Module):
@@ -48,10 +48,8 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """(B, L, width) and what is added to attention's logits (B, 1, 1, L) to (B, L, width)."""
         normed = self.before(x)
-        query, key, value = (
-            layer(normed).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer in (self.query, self.key, self.value)
-        )
+        found = (layer(normed) for layer in (self.query, self.key, self.value))
+        query, key, value = (vectors.unflatten(-1, (self.heads, -1)).transpose(1, 2) for vectors in found)
         logits = query / math.sqrt(query.shape[-1]) @ key.mT + bias
         attended = (logits.softmax(-1) @ value).transpose(1, 2).flatten(2)
         x = x + self.dropout(self.out(attended))
@@ -120,7 +118,7 @@ def _read(x: Tensor, padding: int) -> tuple[Tensor, Tensor, Tensor]:
 def _parts(ids: Tensor, known: Tensor, separator: int) -> Tensor:
     """0 for the tokens of the first text, its separator and padding, 1 for those of the second."""
     ends = (ids == separator).long()
-    return ((ends.cumsum(-1) - ends).clamp(max=1)) * known
+    return (ends.cumsum(-1) - ends).clamp(max=1) * known
 
 
 @remembered
@@ -265,4 +263,4 @@ def _check_encoder(trunk: Pretrained, x: Tensor) -> None:
 
 def _check_text(data: Dataset, model: str) -> None:
     if data.text is None:
-        raise ValueError(f"{data.name}: inputs are no token ids, which {model} takes (data.text says what they mean)")
+        raise ValueError(f"{data.name}: inputs are no token ids, which {model} takes (data.text is None)")
