@@ -12,20 +12,23 @@ from mtlkit.datasets.base import Dataset, Split
 from mtlkit.datasets.card import Card
 from mtlkit.datasets.cifar import cifar10
 from mtlkit.datasets.digits import digits
+from mtlkit.datasets.language import language
 from mtlkit.datasets.mnist import FOLDERS, SINGLE, one_vs_rest, overlaid
 from mtlkit.datasets.nyuv2 import nyuv2
 from mtlkit.datasets.overlay import multi_digits
 from mtlkit.datasets.synthetic import synthetic, toy_regression
 from mtlkit.datasets.tabular import from_frame
+from mtlkit.datasets.text import Text
 from mtlkit.datasets.uci import adult, parkinsons
 
-__all__ = ["Card", "Dataset", "Split", "from_frame", "load", "names", "needs", "outline"]
+__all__ = ["Card", "Dataset", "Split", "Text", "from_frame", "load", "names", "needs", "outline"]
 
 _LOADERS = {
     "adult": adult,
     "cifar10": cifar10,
     "digits": digits,
     "multi_digits": multi_digits,
+    "language": language,
     **{name: functools.partial(one_vs_rest, name) for name in SINGLE},
     **{name: functools.partial(overlaid, name) for name in FOLDERS},
     "nyuv2": nyuv2,
@@ -36,6 +39,7 @@ _LOADERS = {
 _FOLDERS = {
     "adult": ("adult",),
     "cifar10": ("cifar-10-batches-py",),
+    "language": ("superglue", "mrpc", "winogrande"),
     "parkinsons": ("parkinsons-telemonitoring",),
     **{name: (folder,) for name, folder in SINGLE.items()},
     **FOLDERS,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mtlkit import recipes
 from mtlkit.datasets.card import Card
+from mtlkit.datasets.text import Text
 from mtlkit.tasks import Task, check_tasks
 
 
@@ -51,6 +52,7 @@ class Dataset:
             codes (0 to categories - 1, as floating-point numbers) rather than quantities.
         classes: task name to the names of its classes, where they have any.
         scale: task name to (mean, standard deviation) that were taken out of a regression target.
+        text: what the ids mean, where ``x`` holds token ids; None where it does not.
         train_at: epoch (from 1) to the training split of that epoch, for training targets that
             change in the course of training; same rows, same shapes. None when they do not.
         redraw: seed to the same data set with another split, other label noise and, for
@@ -72,6 +74,7 @@ class Dataset:
     categories: Mapping[int, int] = field(default_factory=dict)
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    text: Text | None = None
     train_at: Callable[[int], Split] | None = field(default=None, repr=False)
     redraw: Callable[[int], Dataset] | None = field(default=None, repr=False)
     recipe: str = ""

@@ -21,7 +21,7 @@ class Card:
     """Facts about a data set; prints as text and shows as a table in a notebook.
 
     Attributes:
-        facts: name, main task, inputs, units of standardised targets, source, licence.
+        facts: name, main task, inputs, share of texts that were cut, units of standardised targets, source, licence.
         frame: one row per task and split, indexed by both, the main task first: ``kind``, ``rows``,
             ``labelled`` (rows with a label), ``missing`` (share without one), ``noisy`` (share of
             the labels that label noise replaced) and ``labels``: the share of positives, the range
@@ -41,10 +41,13 @@ class Card:
         kinds = f"{tuple(x.shape[1:])} {str(x.dtype).removeprefix('torch.')}"
         if data.categories:
             kinds += f", {len(data.categories)} of them categorical"
+        if data.text is not None:
+            kinds += f", ids of a vocabulary of {data.text.entries}"
         facts = {
             "name": data.name,
             "main task": data.main.name,
             "inputs": kinds,
+            **_cut(data),
             **{f"unit of {name}": f"{sd:.4g} (mean {mean:.4g} taken out)" for name, (mean, sd) in data.scale.items()},
             "source": data.source or "not stated",
             "licence": data.licence or "not stated",
@@ -79,6 +82,13 @@ class Card:
     def _shown(self) -> pd.DataFrame:
         percent = {name: self.frame[name].map("{:.1%}".format) for name in ("missing", "noisy")}
         return self.frame.assign(**percent)
+
+
+def _cut(data: Dataset) -> dict[str, str]:
+    if data.text is None:
+        return {}
+    shares = {task.name: data.text.cut[task.name] for task in data.tasks}
+    return {"texts that were cut": ", ".join(f"{share:.0%} of {name}" for name, share in shares.items())}
 
 
 def _labels(task: Task, known: Tensor) -> str:

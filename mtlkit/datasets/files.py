@@ -13,6 +13,7 @@ import hashlib
 import os
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,19 +31,47 @@ class File:
     Attributes:
         address: where its distributor publishes it.
         sha256: of its bytes.
-        archive_md5: of the archive at ``address``, where the file is a member of one, under the
-            same name.
+        archive_md5: of the archive at ``address`` (tar or zip), where the file is a member of one.
+        archive_sha256: the same, for an archive of which that hash is known instead.
+        member: name within the archive, where it is another one.
     """
 
     address: str
     sha256: str
     archive_md5: str = ""
+    archive_sha256: str = ""
+    member: str = ""
+
+    @property
+    def archive_hash(self) -> str:
+        """The archive's hash with its kind, as pooch takes it; empty for a file that is no archive's member."""
+        if self.archive_sha256:
+            return f"sha256:{self.archive_sha256}"
+        return f"md5:{self.archive_md5}" if self.archive_md5 else ""
 
 
 _MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 _FASHION = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 _CIFAR = ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a")
 _UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases/"
+_SUPERGLUE = "https://dl.fbaipublicfiles.com/glue/superglue/data/v2/"
+_CB = {
+    "address": f"{_SUPERGLUE}CB.zip",
+    "archive_sha256": "8d641383298d54554066ba1c93f56ae7410af75df621b90c63028806bbbbb535",
+}
+_COPA = {
+    "address": f"{_SUPERGLUE}COPA.zip",
+    "archive_sha256": "405906cddac74bc1e1ce8220f1107d1025b66a25ef10149d91b10bb30651125f",
+}
+_RTE = {
+    "address": f"{_SUPERGLUE}RTE.zip",
+    "archive_sha256": "6310aab3f000424c9d0318a1ff20692e07c7f4aa15e8f17a5972ea0a35c398b9",
+}
+_MRPC = "https://dl.fbaipublicfiles.com/senteval/senteval_data/"
+_WINOGRANDE = {
+    "address": "https://storage.googleapis.com/ai2-mosaic/public/winogrande/winogrande_1.1.zip",
+    "archive_sha256": "d5699402a41de2b4e6b3c6e2a1e6b4faab2130543a12019a8c5d4f35ec502d47",
+}
 
 FILES = {
     "mnist/train-images-idx3-ubyte.gz": File(
@@ -84,6 +113,40 @@ FILES = {
     "parkinsons-telemonitoring/parkinsons_updrs.data": File(
         f"{_UCI}parkinsons/telemonitoring/parkinsons_updrs.data",
         "f2c7d5025dec4e92e7feae367a5f7ccf58789a10ac6b54bdf15976c599f9dd39",
+    ),
+    "superglue/CB/train.jsonl": File(
+        sha256="32017480d3a10508646e3efd64502c639f13d4d15077f278d2fd0992c33a3126", member="CB/train.jsonl", **_CB
+    ),
+    "superglue/CB/val.jsonl": File(
+        sha256="c6125587e9601560cb16ea223c33964c5a915568d2af68a81f651b6ef25395ec", member="CB/val.jsonl", **_CB
+    ),
+    "superglue/COPA/train.jsonl": File(
+        sha256="e74ed25f36119fff954d90900ebbaae277e2cc4864be4b961e7a46c8f67d11a9", member="COPA/train.jsonl", **_COPA
+    ),
+    "superglue/COPA/val.jsonl": File(
+        sha256="fa61467cc251010178ed72f8ca82a0fceefc4ca9a85f87ec3b6102955e1a1f1a", member="COPA/val.jsonl", **_COPA
+    ),
+    "superglue/RTE/train.jsonl": File(
+        sha256="fdfb03443abe3ec0424b7fc5d1a8863361719bc061338b7a63e56b94d615f201", member="RTE/train.jsonl", **_RTE
+    ),
+    "superglue/RTE/val.jsonl": File(
+        sha256="ab990507bf5f35dc176cba7770a72bfa2c50a88ed72b8cc95cfbf9db95ab1af1", member="RTE/val.jsonl", **_RTE
+    ),
+    "mrpc/msr_paraphrase_train.txt": File(
+        f"{_MRPC}msr_paraphrase_train.txt", "2174e11735d71a0f852d51f77fe098baf52ac01a5dfc54b62ddb41b9837b9ebf"
+    ),
+    "mrpc/msr_paraphrase_test.txt": File(
+        f"{_MRPC}msr_paraphrase_test.txt", "51a1f197d8786712d2f0d97700f5be653b7488a96cde00e158159350d23e3d90"
+    ),
+    "winogrande/train_l.jsonl": File(
+        sha256="4263afcab36b27dc6c3683a60806d3bc11ac593ca1814f27c5b51f9357d399c8",
+        member="winogrande_1.1/train_l.jsonl",
+        **_WINOGRANDE,
+    ),
+    "winogrande/dev.jsonl": File(
+        sha256="1aeac79cf46a3dcbe59a71ca7e5372a1490cde2b4ae2387dc56f00378104d2e8",
+        member="winogrande_1.1/dev.jsonl",
+        **_WINOGRANDE,
     ),
 }
 """Path below the data folder to the file that belongs there."""
@@ -156,18 +219,19 @@ def read(name: str, path: Path) -> bytes:
 
 def _download(name: str, cache: Path) -> Path:
     file = FILES[name]
+    member = file.member or name
     stored, known = (name, f"sha256:{file.sha256}")
-    if file.archive_md5:
-        stored, known = file.address.rpartition("/")[2], f"md5:{file.archive_md5}"
+    if file.archive_hash:
+        stored, known = file.address.rpartition("/")[2], file.archive_hash
     remote = pooch.Pooch(cache, "", registry={stored: known}, urls={stored: file.address}, retry_if_failed=RETRIES)
     try:
         path = Path(remote.fetch(stored, downloader=_with_progress))
-        return _unpack(path, name, cache / name) if file.archive_md5 else path
-    except (OSError, ValueError) as error:
+        return _unpack(path, member, cache / name) if file.archive_hash else path
+    except (OSError, ValueError, KeyError) as error:
         raise FileNotFoundError(
             f"{name} is in none of {', '.join(map(str, folders()))} and could not be downloaded. Get it from "
-            f"{file.address}{' (a member of that archive)' if file.archive_md5 else ''}, expected SHA-256 "
-            f"{file.sha256}, and put it at {cache / name}, or set MTLKIT_DATA to a folder that holds {name}. "
+            f"{file.address}{f' (a member of that archive, {member})' if file.archive_hash else ''}, expected "
+            f"SHA-256 {file.sha256}, and put it at {cache / name}, or set MTLKIT_DATA to a folder that holds {name}. "
             f"The download said: {error}"
         ) from None
 
@@ -178,12 +242,17 @@ def _with_progress(url: str, output_file: str, pooch_: pooch.Pooch | None) -> No
         pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16)(url, output_file, pooch_)
 
 
-def _unpack(archive: Path, name: str, target: Path) -> Path:
-    """One member of a tar archive, moved to ``target`` when it is complete."""
+def _unpack(archive: Path, member: str, target: Path) -> Path:
+    """One member of a tar or zip archive, moved to ``target`` when it is complete."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(archive) as tar, tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        member = tar.extractfile(name)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as packed:
+                content = packed.read(member)
+        else:
+            with tarfile.open(archive) as packed:
+                content = packed.extractfile(member).read()
         partial = Path(scratch) / "member"
-        partial.write_bytes(member.read())
+        partial.write_bytes(content)
         partial.replace(target)
     return target

@@ -108,13 +108,15 @@ def initialise(model: nn.Module, generator: torch.Generator) -> None:
 
     Linear and convolutional layers: weights and biases uniform on ±1/√fan_in. Embeddings: N(0, 1).
     Norm layers: one and zero, running statistics reset. A module of another kind that holds
-    parameters of its own needs a method ``initialise(generator)``.
+    parameters of its own needs a method ``initialise(generator)``. A module with a true attribute
+    ``keeps_weights``, such as a pretrained encoder, stays as it is with all that is in it.
 
     Raises:
         TypeError: a module that holds parameters and has no known rule.
     """
+    kept = tuple(f"{name}." for name, module in model.named_modules() if getattr(module, "keeps_weights", False))
     for name, module in model.named_modules():
-        if not any(True for _ in module.parameters(recurse=False)):
+        if f"{name}.".startswith(kept) or not any(True for _ in module.parameters(recurse=False)):
             continue
         if hasattr(module, "initialise"):
             module.initialise(generator)

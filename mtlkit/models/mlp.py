@@ -52,8 +52,10 @@ def mlp(
         embedding: dimensions of each embedding, see :class:`Embed`.
 
     Raises:
-        ValueError: inputs that are not (N, features), no shared layer.
+        ValueError: inputs that are not (N, features) or are token ids, no shared layer.
     """
+    if data.text is not None:
+        raise ValueError(f"{data.name}: inputs are token ids, expected quantities or categories; see text_encoder")
     if data.train.x.ndim != 2:
         raise ValueError(f"{data.name}: inputs have shape {tuple(data.train.x.shape)}, an mlp expects (N, features)")
     if not hidden:

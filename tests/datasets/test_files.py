@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,22 @@ def test_members_of_an_archive(boxed, cache):
         files.read("box/damaged", files.fetch("box/damaged"))
 
 
+def test_members_of_a_zip_archive_by_a_name_of_its_own(remote, cache, monkeypatch):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as packed:
+        packed.writestr("inner/one", b"first")
+    remote.content["/box.zip"] = buffer.getvalue()
+    known = {"address": f"{remote.url}/box.zip", "archive_sha256": hashlib.sha256(buffer.getvalue()).hexdigest()}
+    content = hashlib.sha256(b"first").hexdigest()
+    monkeypatch.setitem(files.FILES, "box/one", files.File(sha256=content, member="inner/one", **known))
+    monkeypatch.setitem(files.FILES, "box/two", files.File(sha256=content, member="inner/two", **known))
+    assert files.read("box/one", files.fetch("box/one")) == b"first"
+    assert everything_in(cache) == ["box.zip", "box/one"]
+    with pytest.raises(FileNotFoundError, match=r"a member of that archive, inner/two\).*no item named 'inner/two'"):
+        files.fetch("box/two")
+    assert everything_in(cache) == ["box.zip", "box/one"]
+
+
 def test_truncated_archive_leaves_nothing(boxed, cache):
     boxed.cut = 1
     with pytest.raises(FileNotFoundError, match="a member of that archive"):
@@ -225,5 +242,5 @@ def test_two_processes_at_once(boxed, cache):
 def test_every_address_and_hash_is_complete():
     for name, file in files.FILES.items():
         assert len(file.sha256) == 64
-        assert file.address.endswith(name.rpartition("/")[2]) or len(file.archive_md5) == 32
+        assert file.address.endswith(name.rpartition("/")[2]) or len(file.archive_hash) in (4 + 32, 7 + 64)
     assert len({file.sha256 for file in files.FILES.values()}) == len(files.FILES)

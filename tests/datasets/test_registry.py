@@ -15,6 +15,7 @@ CASES = {
     "cifar10": SMALL,
     "digits": {},
     "fashion_mnist": SMALL,
+    "language": {"n_tokens": 96, **SMALL},
     "mnist": SMALL,
     "multi_digits": SMALL,
     "multi_fashion": SMALL,
@@ -24,12 +25,14 @@ CASES = {
     "synthetic": SMALL,
     "toy_regression": SMALL,
 }
-NOISY = {name: options for name, options in CASES.items() if name != "parkinsons"}
+NOISY = {name: options for name, options in CASES.items() if name not in ("language", "parkinsons")}
 
 
 @pytest.fixture
 def get(real_data):
     def get(name, **options):
+        if name == "language":
+            pytest.importorskip("tokenizers")
         if needs(name):
             real_data(*needs(name))
         return load(name, **options)
