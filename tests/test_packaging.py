@@ -23,7 +23,7 @@ LOCK = {
 }
 FLOORS = [
     "progress", "memory", "recipes", "tasks", "datasets", "models", "signals", "weighting", "merging", "weigher",
-    "results", "store", "samples", "stack", "engine", "training", "studies", "levels", "dynamics", "paired",
+    "keep", "results", "store", "samples", "stack", "engine", "training", "estimator", "studies", "levels", "dynamics", "paired",
     "published", "claims", "your_data", "figures", "notebook", "full",
 ]  # fmt: skip
 
