@@ -23,8 +23,8 @@ LOCK = {
 }
 FLOORS = [
     "progress", "memory", "recipes", "tasks", "datasets", "models", "signals", "weighting", "merging", "weigher",
-    "keep", "results", "store", "samples", "stack", "engine", "training", "estimator", "studies", "levels", "dynamics", "paired",
-    "published", "claims", "your_data", "figures", "notebook", "full",
+    "keep", "results", "store", "samples", "stack", "engine", "training", "estimator", "studies", "levels", "dynamics",
+    "paired", "published", "claims", "your_data", "figures", "notebook", "full",
 ]  # fmt: skip
 
 
