@@ -139,7 +139,7 @@ class AuxiliaryClassifier(ClassifierMixin, _Auxiliary):
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"y has 1 class ({self.classes_[0]!r}), expected 2 or more")
+            raise ValueError(f"y has 1 class ({self.classes_.tolist()[0]!r}), expected 2 or more")
         return "binary" if len(self.classes_) == 2 else "multiclass", codes
 
     def predict_proba(self, X: pd.DataFrame | ArrayLike) -> NDArray:

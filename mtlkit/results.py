@@ -258,7 +258,8 @@ def _inputs(draw: Dataset, rows: pd.DataFrame | Tensor) -> Tensor:
     if not isinstance(rows, Tensor):
         raise TypeError(f"the rows are a {type(rows).__name__}, expected a pandas.DataFrame or a torch.Tensor")
     if rows.shape[1:] != draw.train.x.shape[1:]:
-        raise ValueError(f"the rows have shape {tuple(rows.shape)}, expected (N, {tuple(draw.train.x.shape[1:])})")
+        expected = ", ".join(map(str, draw.train.x.shape[1:]))
+        raise ValueError(f"the rows have shape {tuple(rows.shape)}, expected (N, {expected})")
     return rows
 
 
