@@ -295,12 +295,15 @@ def test_the_model_that_was_given_is_neither_changed_nor_kept(rented):
     model = own_model(data)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     runs = mtl.fit(model, data, mtl.Uniform(), **FAST)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     first = runs.model(0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
         first.heads[0].weight.zero_()
+    model.trunk = nn.Identity()
     assert runs.model(0).heads[0].weight.abs().sum() > 0
+    assert first.heads[0].weight.abs().sum() == 0
     assert any(not torch.equal(before[name], value) for name, value in runs.model(0).state_dict().items())
     assert runs.model(0).trunk.shift.dtype == torch.float64
     assert runs.model(0).trunk.shift.tolist() == pytest.approx([0.3] * 6)
