@@ -1,9 +1,10 @@
 """mtlkit: which weights should the losses get when one task matters and the others help it?"""
 
 from mtlkit import datasets, models
+from mtlkit.estimator import AuxiliaryClassifier, AuxiliaryRegressor
 from mtlkit.live import LiveWeights
 from mtlkit.merging import DIW, AlphaVIL, ForkMerge, Merger
-from mtlkit.results import Runs, compare
+from mtlkit.results import Runs, compare, load_runs
 from mtlkit.samples import audit
 from mtlkit.tasks import Task
 from mtlkit.training import fit
@@ -35,6 +36,8 @@ __all__ = [
     "SLAW",
     "AdaptiveWeights",
     "AlphaVIL",
+    "AuxiliaryClassifier",
+    "AuxiliaryRegressor",
     "Fixed",
     "ForkMerge",
     "GradNorm",
@@ -59,5 +62,6 @@ __all__ = [
     "compare",
     "datasets",
     "fit",
+    "load_runs",
     "models",
 ]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
+import json
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -11,10 +15,13 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from mtlkit import keep
 from mtlkit.datasets import Dataset, Split
-from mtlkit.tasks import per_sample_losses, presence
+from mtlkit.models import MultiTaskModel
+from mtlkit.tasks import Task, per_sample_losses, presence
 
 MOMENTS = ("selected", "last")
+PREDICTED_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,11 @@ class Runs:
         states: ``"selected"`` and ``"last"`` to the stacked parameters and buffers, (seeds, ...), by name, at the
             selected and after the last epoch of each seed; empty for runs that were read from a store.
         select_from: first epoch that may be selected.
+        draws: each seed's data set as an outline (:meth:`mtlkit.datasets.Dataset.outline`), with the encoder and
+            the scale of its training rows; empty for runs that were read from a store.
+        architecture: a model like those that were trained; None where there is none.
+        recipe: the call of :func:`mtlkit.fit`, without the options that change no numbers; empty where an argument
+            has no recipe (:mod:`mtlkit.recipes`).
     """
 
     frame: pd.DataFrame
@@ -44,6 +56,9 @@ class Runs:
     main: str
     states: dict[str, dict[str, Tensor]] = field(repr=False)
     select_from: int = 1
+    draws: tuple[Dataset, ...] = field(default=(), repr=False)
+    architecture: MultiTaskModel | None = field(default=None, repr=False)
+    recipe: str = ""
 
     @property
     def method(self) -> str:
@@ -71,6 +86,74 @@ class Runs:
         if seed not in self.seeds:
             raise ValueError(f"no run with seed {seed}, expected one of {self.seeds}")
         return {name: value[self.seeds.index(seed)] for name, value in self.states[at].items()}
+
+    def model(self, seed: int) -> MultiTaskModel:
+        """The model of this seed's selected epoch, on the CPU, in evaluation mode.
+
+        Raises:
+            ValueError: no run has this seed.
+            LookupError: the runs were read from a store, or from a file without the model that was trained.
+        """
+        state = self.state_dict(seed)
+        if self.architecture is None:
+            raise LookupError(
+                f"{self.method}: these runs have weights but no model to put them in, expected "
+                "mtlkit.load_runs(path, model=...) with a model like those that were trained"
+            )
+        model = copy.deepcopy(self.architecture)
+        model.to(next(value.dtype for value in state.values() if value.is_floating_point()))
+        with torch.no_grad():
+            for name, value in itertools.chain(model.named_parameters(), model.named_buffers()):
+                value.copy_(state[name])
+        return model.eval()
+
+    def predict(
+        self, rows: pd.DataFrame | Tensor, seeds: Sequence[int] | None = None, task: str | None = None
+    ) -> pd.Series | pd.DataFrame:
+        """What the selected models say about new rows, the mean over seeds.
+
+        Args:
+            rows: a frame with the input columns of the table that the data set was made from, which each seed
+                encodes as its own training rows; or inputs (N, ...) as in ``Split.x``, the same for all seeds.
+            seeds: all that did not diverge when None.
+            task: the main task when None.
+
+        Returns:
+            by the index of the frame, for a regression a series in the target's own units, else a frame of
+            probabilities with a column for each class.
+
+        Raises:
+            ValueError: no such seed or task, none that did not diverge, inputs of another shape, a frame that the
+                encoder refuses (:class:`mtlkit.datasets.tabular.Encoder`) or for data that are not from a table, a
+                task with more than one output per row and class.
+            TypeError: neither a frame nor a tensor.
+            LookupError: as for :meth:`model`.
+        """
+        if seeds is None:
+            seeds = self.frame.loc[~self.frame["diverged"], "seed"].unique().tolist()
+        if not len(seeds):
+            raise ValueError(f"{self.method}: of the seeds {self.seeds} none is given or all diverged, expected one")
+        found = [_predicted(self.model(seed), self.draws[self.seeds.index(seed)], rows, task) for seed in seeds]
+        values = torch.stack(found).mean(0).numpy()
+        index = rows.index if isinstance(rows, pd.DataFrame) else None
+        name, draw = task or self.main, self.draws[0]
+        if values.ndim == 1:
+            return pd.Series(values, index, name=name)
+        return pd.DataFrame(values, index, columns=draw.classes.get(name, range(values.shape[1])))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Keep the runs in one file, for :func:`load_runs`; a file that is there is replaced at once.
+
+        ``torch.load(path, weights_only=True)`` reads it too: states and the frame's numbers as tensors, the data
+        sets' outlines as JSON.
+
+        Raises:
+            ValueError: an input column's name or category is neither text nor number.
+        """
+        kept = {name: getattr(self, name) for name in ("main", "states", "select_from", "recipe")}
+        kept |= {name: keep.pack_frame(getattr(self, name)) for name in ("frame", "samples")}
+        kept["draws"] = json.dumps([keep.pack_data(draw) for draw in self.draws])
+        keep.write(path, {**kept, "model": getattr(self.architecture, "recipe", "")})
 
     def weights(self) -> pd.DataFrame:
         """The frame's rows of metric ``weight``: seed, epoch, split, task, metric, value."""
@@ -112,6 +195,74 @@ class Runs:
         return rows.groupby(by, sort=False)["value"].apply(interval).unstack()
 
 
+def load_runs(path: str | os.PathLike, model: MultiTaskModel | None = None) -> Runs:
+    """The runs that :meth:`Runs.save` kept.
+
+    Args:
+        model: a model like those that were trained, where that is not one of :mod:`mtlkit.models`. Without it the
+            runs have their numbers and weights, but ``model`` and ``predict`` raise LookupError.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a damaged file, one of another version, a model with other weights.
+    """
+    kept = keep.read(path)
+    draws = tuple(map(keep.unpack_data, json.loads(kept["draws"])))
+    if model is None and draws:
+        model = keep.model_of(kept["model"], draws[0])
+    runs = Runs(
+        **{name: keep.unpack_frame(kept[name]) for name in ("frame", "samples")},
+        **{name: kept[name] for name in ("main", "states", "select_from", "recipe")},
+        draws=draws,
+        architecture=model,
+    )
+    if model is not None and runs.states:
+        has = {name: tuple(v.shape) for name, v in (*model.named_parameters(), *model.named_buffers())}
+        wanted = {name: tuple(v.shape[1:]) for name, v in runs.states["selected"].items()}
+        for name in sorted(has.keys() | wanted.keys()):
+            if has.get(name) != wanted.get(name):
+                raise ValueError(f"the model has {name} of shape {has.get(name)}, expected {wanted.get(name)} ({path})")
+    return runs
+
+
+def _predicted(model: MultiTaskModel, draw: Dataset, rows: pd.DataFrame | Tensor, name: str | None) -> Tensor:
+    """One seed's predictions, float64: (N,) in the target's own units, or (N, C) probabilities."""
+    tasks = {task.name: task for task in draw.tasks}
+    if name is not None and name not in tasks:
+        raise ValueError(f"no task {name!r}, expected one of {', '.join(tasks)}")
+    task = draw.main if name is None else tasks[name]
+    x = _inputs(draw, rows).to(next(model.parameters()).dtype)
+    with torch.no_grad():
+        output = torch.cat([model(part, (task.name,))[task.name] for part in x.split(PREDICTED_ROWS)]).double()
+    if output.numel() != len(x) * task.n_outputs:
+        shape = tuple(output.shape[1:])
+        raise ValueError(f"task {task.name!r} has outputs of {shape} for each row, expected {task.n_outputs}")
+    return _in_words(task, output.reshape(len(x), task.n_outputs), draw)
+
+
+def _in_words(task: Task, output: Tensor, draw: Dataset) -> Tensor:
+    """Outputs (N, n_outputs) as probabilities (N, C), or (N,) in the target's own units."""
+    if task.kind == "multiclass":
+        return output.softmax(1)
+    if task.kind == "binary":
+        return torch.cat([-output, output], 1).sigmoid()
+    mean, sd = draw.scale.get(task.name, (0.0, 1.0))
+    return output.squeeze(1) * sd + mean
+
+
+def _inputs(draw: Dataset, rows: pd.DataFrame | Tensor) -> Tensor:
+    if isinstance(rows, pd.DataFrame):
+        if draw.encoder is None:
+            raise ValueError(f"the rows are a frame, but {draw.name} is not made from one: expected a tensor of inputs")
+        return draw.encoder(rows)
+    if not isinstance(rows, Tensor):
+        raise TypeError(f"the rows are a {type(rows).__name__}, expected a pandas.DataFrame or a torch.Tensor")
+    if rows.shape[1:] != draw.train.x.shape[1:]:
+        expected = ", ".join(map(str, draw.train.x.shape[1:]))
+        raise ValueError(f"the rows have shape {tuple(rows.shape)}, expected (N, {expected})")
+    return rows
+
+
 def _check_moment(at: str) -> None:
     if at not in MOMENTS:
         raise ValueError(f"at is {at!r}, expected one of {', '.join(MOMENTS)}")
@@ -121,15 +272,15 @@ def join(parts: Sequence[Runs]) -> Runs:
     """Runs of the same method with different seeds as one, in this order."""
     if len(parts) == 1:
         return parts[0]
-    return Runs(
-        pd.concat([part.frame for part in parts], ignore_index=True),
-        pd.concat([part.samples for part in parts], ignore_index=True),
-        parts[0].main,
-        {
+    return replace(
+        parts[0],
+        frame=pd.concat([part.frame for part in parts], ignore_index=True),
+        samples=pd.concat([part.samples for part in parts], ignore_index=True),
+        states={
             at: {name: torch.cat([part.states[at][name] for part in parts]) for name in state}
             for at, state in parts[0].states.items()
         },
-        parts[0].select_from,
+        draws=tuple(draw for part in parts for draw in part.draws),
     )
 
 
@@ -264,7 +415,8 @@ class Recorder:
         frame.insert(0, "method", self.method)
         frame.insert(0, "dataset", self.draws[0].name)
         states = {at: {k: v.detach().cpu() for k, v in state.items()} for at, state in self.states.items()}
-        return Runs(frame, self._samples(), self.tasks[0].name, states, self.select_from)
+        draws = tuple(draw.outline() for draw in self.draws)
+        return Runs(frame, self._samples(), self.tasks[0].name, states, self.select_from, draws)
 
     def _tidy(self, values: Tensor, metric: str, split: str, first_epoch: int) -> pd.DataFrame:
         """(S, epochs, T) to rows."""

@@ -24,7 +24,7 @@ from mtlkit.progress import progress
 from mtlkit.results import Runs
 from mtlkit.stack import stacks_well
 from mtlkit.store import Store
-from mtlkit.training import BATCH_SIZE, fit
+from mtlkit.training import BATCH_SIZE, SAME_NUMBERS, fit
 from mtlkit.weighting import SLGrad, Uniform, Weighting
 
 
@@ -321,7 +321,7 @@ def fits(
 
 MISSING = ("train", "raise", "skip")
 Key = str | tuple
-SAME_NUMBERS = ("seeds", "epochs", "jobs", "chunk", "device", "compile", "watch", "name", "lr")
+NO_SETTINGS = (*SAME_NUMBERS, "epochs", "lr")
 """Options of fit that are no part of a fit's settings: they do not change its numbers, or are looked up apart."""
 
 
@@ -337,7 +337,7 @@ def _settings(candidate: Candidate, lr: float, options: Mapping[str, object]) ->
             f"{candidate.data.name}: a store needs data from mtlkit.datasets.load and a model from mtlkit.models, "
             "which can be written down; expected store=None for others"
         )
-    used = {name: v for name, v in {**options, **candidate.options}.items() if name not in SAME_NUMBERS}
+    used = {name: v for name, v in {**options, **candidate.options}.items() if name not in NO_SETTINGS}
     line = recipes.call(fit, name="fit", **used)
     return {
         "data": candidate.data.recipe,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import numbers
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import joblib
 import pandas as pd
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from mtlkit import recipes
 from mtlkit.datasets import Dataset, Split
 from mtlkit.engine import Descent, check_elementwise
 from mtlkit.merging import Branches, Merging
@@ -97,6 +100,7 @@ def fit(
             elementwise, ``watch`` with several processes, ``clip`` or ``compile`` for a per-epoch method.
         TypeError: ``weighting`` is neither a Weighting nor a Merging.
     """
+    options = dict(locals())
     if not isinstance(weighting, Weighting | Merging):
         raise TypeError(f"weighting is {weighting!r}, expected an instance such as mtlkit.Uniform()")
     seeds = list(range(seeds)) if isinstance(seeds, numbers.Integral) else list(seeds)
@@ -134,14 +138,29 @@ def fit(
         clip=clip, dtype=dtype, autocast=autocast, compile=compile, device=device,
         label=name or type(weighting).__name__,
     )  # fmt: skip
-    if jobs > 1 and len(chunks) > 1:
-        return join(joblib.Parallel(n_jobs=jobs)(joblib.delayed(train)(part) for part in chunks))
     done: list[Runs] = []
+    if jobs > 1 and len(chunks) > 1:
+        done = joblib.Parallel(n_jobs=jobs)(joblib.delayed(train)(part) for part in chunks)
+        chunks = []
     for part in chunks:
         before = [run.weights() for run in done]
         show = None if watch is None else lambda rows, before=before: watch(pd.concat([*before, rows]))
         done.append(train(part, watch=show))
-    return join(done)
+    return replace(join(done), architecture=copy.deepcopy(model).cpu(), recipe=_recipe(**options))
+
+
+SAME_NUMBERS = ("seeds", "chunk", "jobs", "compile", "device", "name", "watch")
+"""Options of :func:`fit` that say which seeds are trained, where and how fast."""
+
+
+def _recipe(model: MultiTaskModel, data: Dataset, weighting: Weighting | Merging, **options: object) -> str:
+    """The call of :func:`fit` as text; empty where an argument cannot be written down."""
+    try:
+        line = recipes.call(fit, **{name: value for name, value in options.items() if name not in SAME_NUMBERS})
+        given = (getattr(model, "recipe", "model"), data.recipe or "data", recipes.of(weighting))
+        return f"fit({', '.join(filter(None, [*given, line.removeprefix('fit(').removesuffix(')')]))})"
+    except (TypeError, ValueError):
+        return ""
 
 
 def _train(

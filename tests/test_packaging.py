@@ -24,7 +24,8 @@ LOCK = {
 FLOORS = {
     "mtlkit": [
         "progress", "memory", "recipes", "tasks", "datasets", "models", "signals", "weighting", "merging", "weigher",
-        "results", "live", "store", "samples", "stack", "engine", "training", "studies", "levels", "your_data",
+        "keep", "results", "live", "store", "samples", "stack", "engine", "training", "estimator", "studies", "levels",
+        "your_data",
     ],
     "companion": [
         "tables", "dynamics", "paired", "published", "claims", "figures", "notebook", "full",

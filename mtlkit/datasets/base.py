@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -57,6 +58,8 @@ class Dataset:
             change in the course of training; same rows, same shapes. None when they do not.
         redraw: seed to the same data set with another split, other label noise and, for
             synthetic data, other data. None when there is just this one draw.
+        encoder: from new rows of the table that the data set was made from to inputs ``x``, encoded as this
+            draw's own rows are (:class:`mtlkit.datasets.tabular.Encoder`); None where there was no table.
         recipe: the line that makes this data set again, whatever the seed (:mod:`mtlkit.recipes`); empty where
             there is none, as for a table of the user's own.
 
@@ -78,6 +81,7 @@ class Dataset:
     train_at: Callable[[int], Split] | None = field(default=None, repr=False)
     redraw: Callable[[int], Dataset] | None = field(default=None, repr=False)
     recipe: str = ""
+    encoder: Callable[[pd.DataFrame], Tensor] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_tasks(self.tasks)
@@ -114,6 +118,11 @@ class Dataset:
     def resample(self, seed: int) -> Dataset:
         """The draw that belongs to ``seed``, with the same options; itself where there is one draw only."""
         return self if self.redraw is None else self.redraw(seed)
+
+    def outline(self) -> Dataset:
+        """All that describes this draw, with one blank row in each split and no further draws."""
+        row = blank(self.tasks, self.train.x.shape[1:])
+        return replace(self, train=row, meta=row, test=row, train_at=None, redraw=None)
 
     def variant(self, change: Callable[[Dataset], Dataset], recipe: Callable[[str], str]) -> Dataset:
         """This data set changed, at every seed.
@@ -209,6 +218,13 @@ class Dataset:
 
 def _then(train_at: Callable[[int], Split] | None, change: Callable[[Split], Split]) -> Callable[[int], Split] | None:
     return None if train_at is None else lambda epoch: change(train_at(epoch))
+
+
+def blank(tasks: Sequence[Task], shape: Sequence[int]) -> Split:
+    """One row of zeros of this shape, without labels."""
+    missing = {True: torch.tensor([-1]), False: torch.tensor([torch.nan])}
+    y = {task.name: missing[task.kind == "multiclass"] for task in tasks}
+    return Split(torch.zeros(1, *shape), y, torch.zeros(1, dtype=torch.long), torch.zeros(1, len(tasks)).bool())
 
 
 def join(*parts: Split) -> Split:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -44,7 +46,8 @@ def from_frame(
     training mean, and every column with missing values anywhere gets a further column that is 1
     where it is missing. Text, categories and the columns named in ``categorical`` become codes in
     the last columns of ``x`` (``Dataset.categories``); code 0 stands for a missing value and for
-    a category that the training split does not show.
+    a category that the training split does not show. ``Dataset.encoder`` does the same to new rows; to call
+    ``from_frame`` on them would number their categories and standardise their numbers anew.
 
     Rows are split at random, anew for each seed. With ``groups``, all rows of a group go to the
     same split, and ``meta`` and ``test`` are shares of the groups. Because every seed must have
@@ -179,22 +182,36 @@ def grouped_rows(groups: Tensor, n_meta: int, n_test: int, generator: torch.Gene
     return tuple(found)
 
 
+class Column(NamedTuple):
+    """An input column.
+
+    Attributes:
+        name: in the frame.
+        kind: what it holds, see :func:`_kind`.
+        values: the categories of codes 1, 2, ...; None for a column of quantities.
+    """
+
+    name: str
+    kind: str
+    values: tuple | None
+
+
 @dataclass(frozen=True)
 class Table:
     """A frame as tensors, before anything is fitted to a training split.
 
     Attributes:
+        columns: the input columns.
         numbers: (N, F) numeric inputs, NaN where missing.
         codes: (N, C) categorical inputs, 0 where missing.
-        sizes: number of codes of each categorical input.
         tasks: the tasks, main one first.
         targets: task name to (N,) labels, not standardised.
         classes: task name to the names of its classes, where it has any.
     """
 
+    columns: tuple[Column, ...]
     numbers: Tensor
     codes: Tensor
-    sizes: tuple[int, ...]
     tasks: tuple[Task, ...]
     targets: Mapping[str, Tensor]
     classes: Mapping[str, tuple[str, ...]]
@@ -212,19 +229,14 @@ class Table:
             if column not in targets:
                 raise ValueError(f"kinds names {column!r}, expected one of the targets {', '.join(targets)}")
         encoded = {name: _target(name, column, kinds.get(name)) for name, column in targets.items()}
-        numbers, codes, sizes = [], [], []
+        columns = []
         for name, column in inputs.items():
-            if name not in categorical and _is_number(column):
-                numbers.append(_numbers(name, column))
-            else:
-                values = _categories(name, column)
-                codes.append(_codes(column, values) + 1)
-                sizes.append(len(values) + 1)
-        empty = torch.empty(len(inputs), 0, dtype=torch.float64)
+            quantity = name not in categorical and _is_number(column)
+            values = None if quantity else tuple(_categories(name, column))
+            columns.append(Column(name, _kind(column), values))
         return cls(
-            torch.stack(numbers, 1) if numbers else empty,
-            torch.stack(codes, 1) if codes else empty.long(),
-            tuple(sizes),
+            tuple(columns),
+            *_tensors(inputs, columns),
             tuple(task for task, _, _ in encoded.values()),
             {name: target for name, (_, target, _) in encoded.items()},
             {name: classes for name, (_, _, classes) in encoded.items() if classes},
@@ -237,16 +249,9 @@ class Table:
 
     def dataset(self, name: str, train: Tensor, meta: Tensor, test: Tensor) -> Dataset:
         """The data set with these rows in its splits, everything fitted to the training rows."""
-        missing = torch.isnan(self.numbers)
-        mean, sd = _fit(self.numbers[train])
-        numbers = torch.nan_to_num((self.numbers - mean) / sd)
-        codes = self.codes.clone()
-        for c, size in enumerate(self.sizes):
-            shown = torch.zeros(size, dtype=torch.bool)
-            shown[codes[train, c]] = True
-            codes[:, c] = torch.where(shown[codes[:, c]], codes[:, c], 0)
-        x = torch.cat([numbers, missing[:, missing.any(0)].to(numbers.dtype), codes.to(numbers.dtype)], 1)
-        first = x.shape[1] - len(self.sizes)
+        encoder = Encoder.fit(self, train)
+        x = encoder.inputs(self.numbers, self.codes)
+        first = x.shape[1] - len(encoder.shown)
         targets, scale = dict(self.targets), {}
         for task in self.tasks:
             target = targets[task.name]
@@ -261,10 +266,111 @@ class Table:
             name,
             self.tasks,
             *(whole.take(rows) for rows in (train, meta, test)),
-            categories={first + c: size for c, size in enumerate(self.sizes)},
+            categories={first + c: len(shown) for c, shown in enumerate(encoder.shown)},
             classes=self.classes,
             scale=scale,
+            encoder=encoder,
         )
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Rows of a frame as inputs of a data set, encoded as its training rows were; see :func:`from_frame`.
+
+    Attributes:
+        columns: the input columns that a frame must have; others do not matter.
+        mean: (F,) of the quantities, in training.
+        sd: (F,) of the quantities, in training.
+        flagged: (F,) bool, the quantities with a further column for where they are missing. In the others a missing
+            value is read as the training mean.
+        shown: for each column of categories, which of its codes training shows, (categories + 1,) bool.
+    """
+
+    columns: tuple[Column, ...]
+    mean: Tensor
+    sd: Tensor
+    flagged: Tensor
+    shown: tuple[Tensor, ...]
+
+    @classmethod
+    def fit(cls, table: Table, train: Tensor) -> Encoder:
+        """The encoder of a table whose training rows these are."""
+        mean, sd = _fit(table.numbers[train])
+        values = [column.values for column in table.columns if column.values is not None]
+        shown = [torch.zeros(len(v) + 1, dtype=torch.bool) for v in values]
+        for mask, codes in zip(shown, table.codes[train].unbind(1), strict=True):
+            mask[codes] = True
+        return cls(table.columns, mean, sd, torch.isnan(table.numbers).any(0), tuple(shown))
+
+    def inputs(self, numbers: Tensor, codes: Tensor) -> Tensor:
+        """(N, F) numbers, NaN where missing, and (N, C) codes of all categories to (N, inputs)."""
+        missing = torch.isnan(numbers[:, self.flagged])
+        scaled = torch.nan_to_num((numbers - self.mean) / self.sd)
+        return torch.cat([scaled, missing.to(scaled.dtype), self._known(codes).to(scaled.dtype)], 1)
+
+    def _known(self, codes: Tensor) -> Tensor:
+        """The codes, 0 for those that training does not show."""
+        columns = [torch.where(mask[c], c, 0) for mask, c in zip(self.shown, codes.unbind(1), strict=True)]
+        return torch.stack(columns, 1) if columns else codes
+
+    def __call__(self, frame: pd.DataFrame) -> Tensor:
+        """The inputs (N, ...) of these rows, float64.
+
+        A category that the training rows do not show is read as missing, with a warning.
+
+        Raises:
+            TypeError: not a frame.
+            ValueError: a column that is not there, is there twice or holds something else; an infinite value.
+        """
+        if not isinstance(frame, pd.DataFrame):
+            raise TypeError(f"frame is a {type(frame).__name__}, expected a pandas.DataFrame")
+        names = list(frame.columns)
+        for name, kind, _ in self.columns:
+            if names.count(name) != 1:
+                expected = ", ".join(str(column.name) for column in self.columns)
+                raise ValueError(
+                    f"column {name!r} is there {names.count(name)} times in {', '.join(map(str, names))}, "
+                    f"expected each of {expected} once"
+                )
+            found = _kind(frame[name])
+            if found not in (kind, NOTHING):
+                raise ValueError(f"column {name!r} holds {found}, expected {kind} as in training")
+        numbers, codes = _tensors(frame, self.columns)
+        categorical = [column.name for column in self.columns if column.values is not None]
+        for name, known in zip(categorical, self._known(codes).unbind(1), strict=True):
+            new = frame[name][(known == 0).numpy() & frame[name].notna().to_numpy()].unique().tolist()
+            if new:
+                more = f" and {len(new) - LISTED} more" if len(new) > LISTED else ""
+                warnings.warn(
+                    f"column {name!r} holds {', '.join(map(repr, new[:LISTED]))}{more}, expected categories of the "
+                    "training rows: read as missing",
+                    stacklevel=2,
+                )
+        return self.inputs(numbers, codes)
+
+
+NOTHING = "nothing but missing values"
+LISTED = 5
+
+
+def _kind(column: pd.Series) -> str:
+    """What the known values of a column are: numbers, text (or other objects), or the name of another type."""
+    known = column.dropna()
+    if not _is_number(known):
+        known = known.astype(object).infer_objects()
+    if known.empty:
+        return NOTHING
+    if _is_number(known):
+        return "numbers"
+    return "text" if pd.api.types.is_string_dtype(known) or known.dtype == object else str(known.dtype)
+
+
+def _tensors(frame: pd.DataFrame, columns: Sequence[Column]) -> tuple[Tensor, Tensor]:
+    """The quantities (N, F), NaN where missing, and the codes (N, C), 0 where missing or not among the values."""
+    numbers = [_numbers(name, frame[name]) for name, _, values in columns if values is None]
+    codes = [_codes(frame[name], values) + 1 for name, _, values in columns if values is not None]
+    empty = torch.empty(len(frame), 0, dtype=torch.float64)
+    return torch.stack(numbers, 1) if numbers else empty, torch.stack(codes, 1) if codes else empty.long()
 
 
 def _fit(values: Tensor) -> tuple[Tensor, Tensor]:
