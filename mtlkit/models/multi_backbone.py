@@ -92,7 +92,9 @@ def _widened(head: nn.Module, name: str, times: int) -> nn.Module:
 class Trained(Protocol):
     """Models that were trained, by seed, as :class:`mtlkit.Runs` are."""
 
-    def state_dict(self, seed: int) -> Mapping[str, Tensor]: ...
+    def state_dict(self, seed: int) -> Mapping[str, Tensor]:
+        """Parameters and buffers of the model trained with this seed, by name."""
+        ...
 
 
 def warm_start(runs: Sequence[Trained]) -> Callable[[int], dict[str, Tensor]]:

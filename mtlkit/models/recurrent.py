@@ -62,6 +62,14 @@ class BiGRU(nn.Module):
         return torch.cat([forwards, backwards.flip(1)], -1)
 
 
+class Tokens(nn.Embedding):
+    """(B, L) token ids, as category codes are, whole floating-point numbers, to (B, L, D) vectors."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return super().forward(x.long())
+
+
 class Mean(nn.Module):
     """(B, L, D) to (B, D), the mean over positions."""
 
@@ -88,37 +96,36 @@ def recurrent(
 ) -> MultiTaskModel:
     """Layers of :class:`BiGRU` over sequences of one length L, and a linear head per task.
 
-    Inputs are (N, L, features), or (N, L) integer token ids, which are embedded first. The head of a task with
-    targets (N, L) reads every position, that of one with targets (N,) the mean over positions. Shorter sequences
-    are padded: give padding a token of its own, and no label (positions without a label count in no loss).
+    Inputs are (N, L, features), or (N, L) token ids, which are embedded first (:class:`Tokens`). The head of a task
+    with targets (N, L) reads every position, that of one with targets (N,) the mean over all positions. Where
+    shorter sequences are padded, give padding an id of its own, and no label at its positions; it is encoded and
+    counts in the mean like any other.
 
     Args:
         hidden: units of each direction, of one layer after the other.
-        vocabulary: number of token ids, for integer inputs only.
+        vocabulary: number of token ids, 0 to vocabulary - 1; None for features.
         embedding: dimensions of a token's vector.
         stages: auxiliary task to the layer, from 1, that its head reads; the last one for all others
             (:class:`LowLevel`).
 
     Raises:
-        ValueError: inputs or targets of another shape, no layer, token ids outside the vocabulary, a vocabulary
-            missing or without tokens, stages that are not there.
+        ValueError: inputs or targets of another shape, no layer, token ids outside the vocabulary, stages that are
+            not there.
     """
     x = data.train.x
-    tokens = not x.is_floating_point()
+    tokens = vocabulary is not None
     if x.ndim != (2 if tokens else 3):
         raise ValueError(
-            f"{data.name}: inputs have shape {tuple(x.shape)}, recurrent takes (N, L, features) or integers (N, L)"
+            f"{data.name}: inputs have shape {tuple(x.shape)}, recurrent takes "
+            f"{'token ids (N, L) with a vocabulary' if tokens else '(N, L, features) without a vocabulary'}"
         )
     if not hidden:
         raise ValueError("hidden is empty, expected the width of at least one layer")
-    if tokens != (vocabulary is not None):
-        raise ValueError(
-            f"vocabulary is {vocabulary}, expected {'a number for integer' if tokens else 'None for other'} inputs"
-        )
-    if tokens and not all(int(s.x.min()) >= 0 and int(s.x.max()) < vocabulary for s in data.splits.values()):
-        raise ValueError(f"{data.name}: token ids are not all in 0 to {vocabulary - 1}, as vocabulary says")
+    ids = [split.x for split in data.splits.values()] if tokens else []
+    if any((x < 0).any() or (x >= vocabulary).any() or (x != x.round()).any() for x in ids):
+        raise ValueError(f"{data.name}: inputs are not all token ids, expected whole numbers 0 to {vocabulary - 1}")
     at = stages_of(data.tasks, stages, len(hidden))
-    first = [nn.Embedding(vocabulary, embedding)] if tokens else []
+    first = [Tokens(vocabulary, embedding)] if tokens else []
     widths = [embedding if tokens else x.shape[2], *(2 * width for width in hidden)]
     layers = [BiGRU(n_in, n_out // 2) for n_in, n_out in itertools.pairwise(widths)]
     trunk, heads = nn.Sequential(*first, *layers), {}
