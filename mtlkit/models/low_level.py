@@ -16,7 +16,7 @@ class LowLevel(MultiTaskModel):
 
     The loss of task t trains its head and the stages 1 to k_t; the gradient of all stages above is zero, and so it
     is for the weightings that read gradients of the shared parameters, which are those of the whole trunk. The
-    last shared layer (GradNorm's) is the last of those that every task trains.
+    last shared layer (GradNorm's) is the last of those that every task trains: ``Weigher(..., last=model.last)``.
 
     Source: Søgaard, Goldberg, *Deep multi-task learning with low level tasks supervised at lower layers*, ACL
     2016: a bidirectional recurrent network whose outermost layer is the main task's.

@@ -27,7 +27,7 @@ class MultiBackbone(MultiTaskModel):
     """K trunks in parallel: task t's output is head_t([f_1(x); …; f_K(x)]).
 
     All trunks are shared by all tasks, also those that were first trained on one of them; the last shared layer is
-    the last one of every trunk.
+    the last one of every trunk: ``Weigher(..., last=model.last)``.
 
     Args:
         trunk: the trunks.

@@ -318,7 +318,7 @@ def test_a_warm_start_gives_each_seed_the_trunks_of_its_own_single_task_runs():
             started = head == "trunk" and k in "01"
             expected = alone[int(k)].state_dict(seed)[f"trunk.{rest}"] if started else drawn_alone.parameters[name][s]
             assert value[s].equal(expected)
-    assert fitted(model, initial=models.warm_start(alone), jobs=2, chunk=1).seeds == list(SEEDS)
+    assert fitted(model, initial=models.warm_start(alone)).seeds == list(SEEDS)
     with pytest.raises(ValueError, match="no run with seed 9"):
         fitted(model, initial=models.warm_start(alone), seeds=[9])
 
