@@ -119,6 +119,7 @@ class Descent:
             stacked_tasks=stacks,
             two_pass=self.two_pass,
             columns=columns,
+            penalty=stack.penalty if stack.has_penalty else None,
         )
         learned = {"learned": leaves[LEARNED]} if LEARNED in leaves else {}
         taken = step(weighting, problem, state, **given, **learned)

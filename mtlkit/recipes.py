@@ -106,15 +106,20 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
 
 
 def remembered(build: Callable[..., Any]) -> Callable[..., Any]:
-    """A function from a data set and options to a model, whose models carry the line that makes them: ``recipe``."""
+    """A function from a data set and options to a model, whose models carry the line that makes them: ``recipe``.
+
+    A function from a model and options is taken as well; the line then holds the line of that model.
+    """
     signature = inspect.signature(build)
 
     @functools.wraps(build)
     def built(*given: Any, **options: Any) -> Any:
         model = build(*given, **options)
         arguments = signature.bind(*given, **options).arguments
-        arguments.pop(next(iter(signature.parameters)))
-        model.recipe = call(build, **arguments).replace("(", "(data, ", 1).replace("(data, )", "(data)")
+        first = arguments.pop(next(iter(signature.parameters)))
+        inner = getattr(first, "recipe", "") if isinstance(first, torch.nn.Module) else "data"
+        line = call(build, **arguments).replace("(", f"({inner}, ", 1).replace(f"({inner}, )", f"({inner})")
+        model.recipe = line if inner else ""
         return model
 
     return built

@@ -31,6 +31,10 @@ OF_TASKS = frozenset({"gramian", "meta_alignment", "gains", "last_norms"})
 """Fields that need each task's own gradient."""
 
 
+OF_SHARED = OF_META | {"gramian", "last_norms"}
+"""Fields that are gradients of the shared parameters."""
+
+
 class Signal(NamedTuple):
     """What a weighting sees of one batch of B samples and T tasks, main task first.
 
@@ -105,6 +109,8 @@ class Problem:
             the same function at every call, random masks included.
         columns: to each task's own losses, T of (..., B), the same numbers as ``losses``; a task's gradient
             then leaves the other tasks' heads alone. For tasks one after the other only.
+        penalty: to a term (...) that the model adds to the objective, the same for all weightings. It is no task's
+            loss: no field of the signal sees it.
     """
 
     parameters: Params
@@ -118,6 +124,7 @@ class Problem:
     stacked_tasks: bool = False
     two_pass: bool = False
     columns: Callable[[Params], Sequence[Tensor]] | None = None
+    penalty: Callable[[Params], Tensor] | None = None
 
 
 @dataclass(frozen=True)

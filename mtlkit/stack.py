@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -34,15 +34,18 @@ class Stack:
         seeds: each model's initial weights are drawn from its seed.
         autocast: run the models in bfloat16 where torch.autocast finds that safe; parameters, outputs
             and losses keep ``dtype``.
+        initial: seed to values that stand in for the drawn ones, by the names of parameters and buffers.
 
     Attributes:
-        parameters: (S, *) each.
-        buffers: (S, *) each.
+        parameters: (S, *) each, of those that require a gradient.
+        buffers: (S, *) each, and the other parameters.
         shared: names of the trunk's parameters.
         last: names of its last layer's.
+        has_penalty: whether the model adds a term of its own to the loss, see :meth:`penalty`.
 
     Raises:
-        ValueError: a norm layer with running statistics, or an unusual kind of dropout, in the model.
+        ValueError: a norm layer with running statistics, or an unusual kind of dropout, in the model; an initial
+            value of an unknown name or another shape.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Stack:
         device: str | torch.device,
         dtype: torch.dtype,
         autocast: bool = False,
+        initial: Callable[[int], Mapping[str, Tensor]] | None = None,
     ) -> None:
         self.template = copy.deepcopy(model).to(dtype=dtype).train()
         _check_layers(self.template)
@@ -62,14 +66,19 @@ class Stack:
         for seed in seeds:
             fresh = copy.deepcopy(self.template).cpu()
             initialise(fresh, generator(seed, "weights", "cpu"))
+            if initial is not None:
+                _fill(fresh, initial(seed), seed)
             models.append(fresh.to(device))
         self.parameters, self.buffers = torch.func.stack_module_state(models)
+        frozen = [name for name, value in self.template.named_parameters() if not value.requires_grad]
+        self.buffers |= {name: self.parameters.pop(name) for name in frozen}
         self.masked = _seed_dropout(self.template)
         self.template.to(device)
         self.judge = copy.deepcopy(self.template).eval()
         self.streams = [generator(seed, "dropout", device) for seed in seeds]
         self.shared = tuple(name for name in self.parameters if name.startswith("trunk."))
-        self.last = tuple(n for n in self.shared if n.rpartition(".")[0] == self.shared[-1].rpartition(".")[0])
+        self.last = tuple(name for name in self.template.last if name in self.parameters)
+        self.has_penalty = hasattr(self.template, "penalty")
 
     def masks(self, *copies: int) -> Params:
         """New keys (S, *copies) for the dropout masks of one batch, by the names that :meth:`losses` knows."""
@@ -97,6 +106,10 @@ class Stack:
             return separate_losses(self.tasks, self._call(self.template, state, x), y, training=True)
 
         return _of_each(one, self._state(batch, own), batch.x, batch.y)
+
+    def penalty(self, own: Params) -> Tensor:
+        """The term (S,) that the models add to the loss whatever the batch, at parameters ``own`` (S, *)."""
+        return _of_each(self.template.penalty, own)
 
     def _state(self, batch: Split, own: Params) -> Params:
         copies = len(batch.x) // len(next(iter(self.parameters.values())))
@@ -161,6 +174,21 @@ def stacks_well(model: nn.Module, device: str | torch.device) -> bool:
     """Whether copies of this model train faster side by side: yes, but for convolutions on a CPU."""
     convolves = any(isinstance(module, nn.modules.conv._ConvNd) for module in model.modules())
     return torch.device(device).type != "cpu" or not convolves
+
+
+@torch.no_grad()
+def _fill(model: nn.Module, values: Mapping[str, Tensor], seed: int) -> None:
+    """Put these values in the place of the model's own of the same names."""
+    own = model.state_dict()
+    for name, value in values.items():
+        if name not in own:
+            raise ValueError(f"initial weights of seed {seed}: the model has no {name!r}, expected names of its state")
+        if value.shape != own[name].shape:
+            raise ValueError(
+                f"initial weights of seed {seed}: {name!r} has shape {tuple(value.shape)}, "
+                f"the model's has {tuple(own[name].shape)}"
+            )
+        own[name].copy_(value)
 
 
 def _check_layers(model: nn.Module) -> None:

@@ -338,6 +338,8 @@ def _settings(candidate: Candidate, lr: float, options: Mapping[str, object]) ->
             "which can be written down; expected store=None for others"
         )
     used = {name: v for name, v in {**options, **candidate.options}.items() if name not in NO_SETTINGS}
+    if used.get("initial") is not None:
+        raise ValueError("initial weights cannot be written down, so a store does not take them: expected store=None")
     line = recipes.call(fit, name="fit", **used)
     return {
         "data": candidate.data.recipe,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import joblib
@@ -21,6 +21,7 @@ from mtlkit.merging import Branches, Merging
 from mtlkit.models import MultiTaskModel
 from mtlkit.progress import progress
 from mtlkit.results import Recorder, Runs, join
+from mtlkit.signals import OF_SHARED
 from mtlkit.stack import Batches, Stack, generator, stack_splits, stacks_well, take
 from mtlkit.weighting import Weighting, per_sample
 
@@ -45,6 +46,7 @@ def fit(
     lr: float = 1e-2,
     optimizer: Callable[..., torch.optim.Optimizer] = SGD,
     clip: float | None = None,
+    initial: Callable[[int], Mapping[str, Tensor]] | None = None,
     seeds: int | Sequence[int] = 1,
     chunk: int | None = None,
     jobs: int = 1,
@@ -64,7 +66,7 @@ def fit(
     processor).
 
     Args:
-        model: gives the architecture; it is not changed.
+        model: gives the architecture; it is not changed. Parameters that do not require a gradient are not trained.
         epochs: number of evaluations after training has begun, at most; an epoch has ``steps_per_epoch`` steps.
         batch_size: rows per step, drawn from shuffled passes over the training split (a batch may
             span two passes, so that all batches have this size).
@@ -82,6 +84,9 @@ def fit(
         optimizer: called with the stacked parameters and ``lr``; an elementwise optimiser of
             ``torch.optim``.
         clip: largest gradient norm of a step, for each seed by itself; for per-step methods.
+        initial: seed to the values that its model starts from, by the names of parameters and buffers; what it
+            does not name is drawn as always. ``runs.state_dict`` starts each seed from the run of the same
+            seed, which had the same draw of the data, so that no test row was trained on before.
         seeds: a number of seeds, 0 to seeds - 1, or the seeds themselves.
         chunk: how many seeds are stacked into one program, which bounds the memory. When None: all,
             but one for a model with convolutions on a CPU, where stacked convolutions are slow.
@@ -97,7 +102,8 @@ def fit(
     Raises:
         ValueError: a batch larger than its split, no epochs, no steps, no patience, no seeds, tasks the model has no
             head for, a layer that cannot be stacked (:class:`mtlkit.stack.Stack`), an optimiser that is not
-            elementwise, ``watch`` with several processes, ``clip`` or ``compile`` for a per-epoch method.
+            elementwise, ``watch`` with several processes, ``clip`` or ``compile`` for a per-epoch method, initial
+            values that do not fit the model, a trunk that is not trained under a weighting that reads its gradients.
         TypeError: ``weighting`` is neither a Weighting nor a Merging.
     """
     options = dict(locals())
@@ -129,13 +135,16 @@ def fit(
         raise ValueError(f"jobs is {jobs}, but watch sees one process only: expected jobs=1")
     if isinstance(weighting, Merging) and (clip is not None or compile):
         raise ValueError(f"clip and compile are for per-step methods, {type(weighting).__name__} merges once per epoch")
+    trained = any(p.requires_grad for name, p in model.named_parameters() if name.startswith("trunk."))
+    if isinstance(weighting, Weighting) and not trained and not OF_SHARED.isdisjoint(weighting.reads):
+        raise ValueError(f"no parameter of the trunk is trained, but {type(weighting).__name__} reads their gradients")
     check_elementwise(functools.partial(optimizer, lr=lr))
 
     chunks = [seeds[start : start + chunk] for start in range(0, len(seeds), chunk)]
     train = functools.partial(
         _train, model, data, weighting, epochs=epochs, batch_size=batch_size, meta_batch_size=meta_batch_size,
         steps_per_epoch=steps_per_epoch, patience=patience, select_from=select_from, lr=lr, optimizer=optimizer,
-        clip=clip, dtype=dtype, autocast=autocast, compile=compile, device=device,
+        clip=clip, initial=initial, dtype=dtype, autocast=autocast, compile=compile, device=device,
         label=name or type(weighting).__name__,
     )  # fmt: skip
     done: list[Runs] = []
@@ -178,6 +187,7 @@ def _train(
     lr: float,
     optimizer: Callable[..., torch.optim.Optimizer],
     clip: float | None,
+    initial: Callable[[int], Mapping[str, Tensor]] | None,
     dtype: torch.dtype,
     autocast: bool,
     compile: bool,
@@ -193,7 +203,7 @@ def _train(
         return stack_splits(parts, data.tasks, device, dtype)
 
     splits = {split: stacked(split) for split in data.splits}
-    stack = Stack(model, data.tasks, seeds, device, dtype, autocast)
+    stack = Stack(model, data.tasks, seeds, device, dtype, autocast, initial)
     streams = {purpose: [generator(seed, purpose, device) for seed in seeds] for purpose in PURPOSES}
     train_rows = Batches(len(data.train), batch_size, streams["order"])
     meta_rows = Batches(len(data.meta), meta_batch_size, streams["meta order"])
@@ -214,6 +224,7 @@ def _train(
             functools.partial(optimizer, lr=lr),
             streams["branch order"],
             stacked=stacks_well(stack.template, device),
+            penalty=stack.penalty if stack.has_penalty else None,
         )
     else:
         learned = weighting.learn(len(data.tasks), like)

@@ -14,13 +14,11 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from mtlkit.signals import OF_META, Params, Problem, mean_losses, prefers_two_passes, score
+from mtlkit.signals import OF_SHARED, Params, Problem, mean_losses, prefers_two_passes, score
 from mtlkit.tasks import Packed, Task, check_tasks, pack, per_sample_losses, presence, separate_losses
 from mtlkit.weighting import Weighting, step
 
 Shared = nn.Module | Iterable[nn.Parameter] | Iterable[str]
-
-OF_SHARED = OF_META | {"gramian", "last_norms"}
 
 NO_CHECKPOINTING = "this weighting runs the model at swapped parameters: switch gradient checkpointing off"
 
@@ -39,6 +37,9 @@ class Weigher:
     Methods that look beyond the plain gradients run the model at swapped parameters, with
     ``torch.func.functional_call``. A compiled or scripted model may not allow that: give the plain
     module. Nor may one with gradient checkpointing, which would recompute at other parameters.
+
+    A model with a method ``penalty``, from its trainable parameters by name to a number (), has that added to
+    the weighted loss (:func:`mtlkit.models.taps`).
 
     Args:
         model: returns a mapping of outputs by task name; make the Weigher when the model is on its
@@ -168,6 +169,7 @@ class Weigher:
             stacked_score=False,
             two_pass=self._two_pass,
             columns=functools.partial(_columns, training, self.tasks, targets),
+            penalty=penalty if callable(penalty := getattr(self.model, "penalty", None)) else None,
         )
         given = {"present": presence(self.tasks, targets), "learned": self._learned, "regression": self._regression}
         if "noise" in self.weighting.reads:

@@ -37,6 +37,7 @@ class Branches:
         generators: one per seed, for the order of the rows.
         stacked: train all branches in one program (``torch.vmap``), else one after the other. The
             numbers are the same but for rounding.
+        penalty: parameters (K S, *) to a term (K S,) of every branch's loss that the model itself adds.
 
     Attributes:
         data: the training split; assign another for an epoch whose data differ.
@@ -56,12 +57,14 @@ class Branches:
         optimizer: Callable[[list[Tensor]], torch.optim.Optimizer],
         generators: Sequence[torch.Generator],
         stacked: bool,
+        penalty: Callable[[Params], Tensor] | None = None,
     ) -> None:
         self.losses, self.masks, self.take, self.n_tasks = losses, masks, take, len(tasks)
         self.present = torch.vmap(lambda y: presence(tasks, y))
         self.data = splits["train"]
         self.steps, self.batch_size = steps, batch_size
         self.optimizer, self.generators, self.stacked = optimizer, generators, stacked
+        self.penalty = penalty
         meta = splits["meta"]
         rows = torch.arange(meta.rows.shape[1], device=meta.rows.device).expand(meta.rows.shape)
         parts = [take(meta, part) for part in rows.split(META_ROWS, dim=1)]
@@ -105,7 +108,8 @@ class Branches:
             for step in range(steps):
                 optimizer.zero_grad()
                 masks = {name: key[part, :, step].flatten(0, 1) for name, key in keys.items()}
-                self._loss({**leaves, **masks}, rows[part, :, step], weights[part]).backward()
+                loss = self._loss({**leaves, **masks}, rows[part, :, step], weights[part])
+                (loss if self.penalty is None else loss + self.penalty(leaves).sum()).backward()
                 optimizer.step()
         return {
             name: torch.cat([leaves[name].detach() for leaves, _ in self.groups]).view(value.shape)

@@ -32,14 +32,27 @@ class MultiTaskModel(nn.Module):
 
         Linear heads are computed in one product.
         """
-        features = self.trunk(x)
-        chosen = {n: head for n, head in zip(self.names, self.heads, strict=True) if names is None or n in names}
-        if all(type(head) is nn.Linear and head.bias is not None for head in chosen.values()):
-            weight = torch.cat([head.weight for head in chosen.values()])
-            joint = F.linear(features, weight, torch.cat([head.bias for head in chosen.values()]))
-            parts = joint.split([head.out_features for head in chosen.values()], dim=-1)
-            return dict(zip(chosen, parts, strict=True))
-        return dict(zip(chosen, _outputs(list(chosen.values()), features), strict=True))
+        return outputs_of(self.chosen(names), self.trunk(x))
+
+    def chosen(self, names: Collection[str] | None) -> dict[str, nn.Module]:
+        """Name to head of all tasks, or of those in ``names``, in the model's order."""
+        return {n: head for n, head in zip(self.names, self.heads, strict=True) if names is None or n in names}
+
+    @property
+    def last(self) -> tuple[str, ...]:
+        """Names of the parameters of the last shared layer, for weightings that read gradients there."""
+        names = [name for name, _ in self.named_parameters() if name.startswith("trunk.")]
+        return tuple(n for n in names if n.rpartition(".")[0] == names[-1].rpartition(".")[0])
+
+
+def outputs_of(heads: Mapping[str, nn.Module], features: Tensor) -> dict[str, Tensor]:
+    """What each head makes of the same features, by its name."""
+    if all(type(head) is nn.Linear and head.bias is not None for head in heads.values()):
+        weight = torch.cat([head.weight for head in heads.values()])
+        joint = F.linear(features, weight, torch.cat([head.bias for head in heads.values()]))
+        parts = joint.split([head.out_features for head in heads.values()], dim=-1)
+        return dict(zip(heads, parts, strict=True))
+    return dict(zip(heads, _outputs(list(heads.values()), features), strict=True))
 
 
 def _outputs(heads: Sequence[nn.Module], features: Tensor) -> list[Tensor]:
@@ -106,20 +119,25 @@ def _alike(heads: Sequence[nn.Sequential]) -> bool:
 def initialise(model: nn.Module, generator: torch.Generator) -> None:
     """Draw all weights anew, in place, from ``generator``: torch's own default distributions.
 
+    A module with parameters or buffers of its own may have a method ``initialise(generator)`` instead.
+
     Linear and convolutional layers: weights and biases uniform on ±1/√fan_in. Embeddings: N(0, 1).
     Norm layers: one and zero, running statistics reset. A module of another kind that holds
-    parameters of its own needs a method ``initialise(generator)``. A module with a true attribute
-    ``keeps_weights``, such as a pretrained encoder, stays as it is with all that is in it.
+    parameters of its own needs that method. A module with a true attribute ``keeps_weights``, such
+    as a pretrained encoder, stays as it is with all that is in it.
 
     Raises:
         TypeError: a module that holds parameters and has no known rule.
     """
     kept = tuple(f"{name}." for name, module in model.named_modules() if getattr(module, "keeps_weights", False))
     for name, module in model.named_modules():
-        if f"{name}.".startswith(kept) or not any(True for _ in module.parameters(recurse=False)):
+        if f"{name}.".startswith(kept):
             continue
-        if hasattr(module, "initialise"):
+        holds = any(True for _ in module.parameters(recurse=False))
+        if hasattr(module, "initialise") and (holds or any(True for _ in module.buffers(recurse=False))):
             module.initialise(generator)
+        elif not holds:
+            continue
         elif isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
             bound = 1 / math.sqrt(module.weight[0].numel())
             for parameter in module.parameters(recurse=False):
@@ -133,6 +151,41 @@ def initialise(model: nn.Module, generator: torch.Generator) -> None:
                 f"module {name!r} is a {type(module).__name__}: no rule to draw its weights from a generator; "
                 "give it a method initialise(generator)"
             )
+
+
+def units(layer: nn.Module) -> int | None:
+    """Units (or channels) that a layer with weights puts out; None for an activation, pooling, norm or embedding."""
+    return getattr(layer, "out_features", getattr(layer, "out_channels", None))
+
+
+def stage_ends(trunk: nn.Sequential) -> list[int]:
+    """Where the stages of a trunk end: one past the last of each stage's layers.
+
+    A stage is a layer with :func:`units` and all that follows it up to the next one, such as its activation and
+    pooling; what comes before the first belongs to the first, and ``nn.Flatten`` to the stage after it.
+    """
+    starts = [i for i, layer in enumerate(trunk) if units(layer) is not None]
+    return [i - 1 if isinstance(trunk[i - 1], nn.Flatten) else i for i in starts[1:]] + [len(trunk)]
+
+
+def run(trunk: nn.Sequential, start: int, end: int, x: Tensor) -> Tensor:
+    """What the layers from ``start`` to before ``end`` make of x."""
+    for layer in list(trunk)[start:end]:
+        x = layer(x)
+    return x
+
+
+def check_plain(model: nn.Module, build: str) -> None:
+    """Refuse a model that is not one trunk of layers in a row with heads on top of it.
+
+    Raises:
+        TypeError: it is not; ``build`` is the name in the message.
+    """
+    if type(model) is not MultiTaskModel or not isinstance(model.trunk, nn.Sequential):
+        raise TypeError(
+            f"{build} takes a MultiTaskModel whose trunk is an nn.Sequential, such as mlp(data), "
+            f"found a {type(model).__name__}"
+        )
 
 
 def check_images(data: Dataset, expected: tuple[int, ...], model: str) -> None:

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import nn
 
 from mtlkit.datasets import Dataset
 from mtlkit.models.base import MultiTaskModel, check_images
+from mtlkit.models.low_level import LowLevel, stages_of
 from mtlkit.recipes import remembered
 
 
 @remembered
-def multi_lenet(data: Dataset) -> MultiTaskModel:
+def multi_lenet(data: Dataset, stages: Mapping[str, int] | None = None) -> MultiTaskModel:
     """Multi-LeNet for images of (1, 28, 28): two convolutions and a shared layer of 50, a small head per task.
 
     Trunk: convolution 1→10 (5x5), max pooling, ReLU, convolution 10→20 (5x5), max pooling, ReLU,
     linear 320→50, ReLU. Heads: linear 50→50, ReLU, linear 50→outputs.
 
+    Args:
+        stages: auxiliary task to the stage that its head reads: 1 or 2, a convolution's (10, 12, 12) or
+            (20, 4, 4) features, all of which go into the head's first layer; 3 for all others
+            (:class:`LowLevel`).
+
     Raises:
-        ValueError: inputs of another shape.
+        ValueError: inputs of another shape, stages that are not there.
     """
     check_images(data, (1, 28, 28), "multi_lenet")
+    at = stages_of(data.tasks, stages, 3)
     trunk = nn.Sequential(
         nn.Conv2d(1, 10, 5),
         nn.MaxPool2d(2),
@@ -31,22 +40,37 @@ def multi_lenet(data: Dataset) -> MultiTaskModel:
         nn.Linear(320, 50),
         nn.ReLU(),
     )
-    heads = {t.name: nn.Sequential(nn.Linear(50, 50), nn.ReLU(), nn.Linear(50, t.n_outputs)) for t in data.tasks}
-    return MultiTaskModel(trunk, heads)
+    size = {1: 1440, 2: 320, 3: 50}
+    heads = {
+        t.name: nn.Sequential(
+            *([nn.Flatten()] if at[t.name] < 3 else []),
+            nn.Linear(size[at[t.name]], 50),
+            nn.ReLU(),
+            nn.Linear(50, t.n_outputs),
+        )
+        for t in data.tasks
+    }
+    return LowLevel(trunk, heads, at) if stages else MultiTaskModel(trunk, heads)
 
 
 @remembered
-def lenet(data: Dataset) -> MultiTaskModel:
+def lenet(data: Dataset, stages: Mapping[str, int] | None = None) -> MultiTaskModel:
     """The LeNet of SLGrad's CIFAR-10 study (arXiv 2306.04519) for images of (3, 32, 32).
 
     Trunk: convolution 3→6 (3x3, padding 2), ReLU, max pooling, convolution 6→16 (5x5), ReLU, max
     pooling. Heads: convolution 16→128 (5x5), ReLU, linear 512→84, ReLU, linear 84→84, ReLU, linear
     84→outputs (*reading*: the paper gives the layers, the ReLU after each is LeNet's usual one).
 
+    Args:
+        stages: auxiliary task to the stage that its head reads: 1, the first convolution's (6, 17, 17)
+            features, averaged to the 6 by 6 pixels of the second one's before a like head; 2 for all others
+            (:class:`LowLevel`).
+
     Raises:
-        ValueError: inputs of another shape.
+        ValueError: inputs of another shape, stages that are not there.
     """
     check_images(data, (3, 32, 32), "lenet")
+    at = stages_of(data.tasks, stages, 2)
     trunk = nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=2),
         nn.ReLU(),
@@ -57,7 +81,7 @@ def lenet(data: Dataset) -> MultiTaskModel:
     )
     heads = {
         t.name: nn.Sequential(
-            nn.Conv2d(16, 128, 5),
+            *([nn.AdaptiveAvgPool2d(6), nn.Conv2d(6, 128, 5)] if at[t.name] == 1 else [nn.Conv2d(16, 128, 5)]),
             nn.ReLU(),
             nn.Flatten(),
             nn.Linear(512, 84),
@@ -68,4 +92,4 @@ def lenet(data: Dataset) -> MultiTaskModel:
         )
         for t in data.tasks
     }
-    return MultiTaskModel(trunk, heads)
+    return LowLevel(trunk, heads, at) if stages else MultiTaskModel(trunk, heads)

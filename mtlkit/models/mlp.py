@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mtlkit.datasets import Dataset
 from mtlkit.models.base import MultiTaskModel
+from mtlkit.models.low_level import LowLevel, stages_of
 from mtlkit.recipes import remembered
 
 
@@ -39,7 +40,11 @@ class Embed(nn.Module):
 
 @remembered
 def mlp(
-    data: Dataset, hidden: Sequence[int] = (64, 64), head: Sequence[int] = (), embedding: int | None = None
+    data: Dataset,
+    hidden: Sequence[int] = (64, 64),
+    head: Sequence[int] = (),
+    embedding: int | None = None,
+    stages: Mapping[str, int] | None = None,
 ) -> MultiTaskModel:
     """A perceptron that fits ``data``: shared ReLU layers, one head per task.
 
@@ -50,9 +55,11 @@ def mlp(
         head: widths of each head's own hidden layers, each followed by a ReLU; the output layer
             (one number, or one logit per class) comes on top.
         embedding: dimensions of each embedding, see :class:`Embed`.
+        stages: auxiliary task to the shared layer, from 1, that its head reads; the last one for all others
+            (:class:`LowLevel`).
 
     Raises:
-        ValueError: inputs that are not (N, features) or are token ids, no shared layer.
+        ValueError: inputs that are not (N, features) or are token ids, no shared layer, stages that are not there.
     """
     if data.text is not None:
         raise ValueError(f"{data.name}: inputs are token ids, expected quantities or categories; see text_encoder")
@@ -60,14 +67,16 @@ def mlp(
         raise ValueError(f"{data.name}: inputs have shape {tuple(data.train.x.shape)}, an mlp expects (N, features)")
     if not hidden:
         raise ValueError("hidden is empty, expected the width of at least one shared layer")
-    top = [hidden[-1], *head][-1]
-    outputs = {task.name: nn.Linear(top, task.n_outputs) for task in data.tasks}
+    at = stages_of(data.tasks, stages, len(hidden))
     width = data.train.x.shape[1]
     first = [Embed(width, data.categories, embedding)] if data.categories else []
-    return MultiTaskModel(
-        nn.Sequential(*first, *_layers([first[0].n_outputs if first else width, *hidden])),
-        {name: nn.Sequential(*_layers([hidden[-1], *head]), out) if head else out for name, out in outputs.items()},
-    )
+    trunk = nn.Sequential(*first, *_layers([first[0].n_outputs if first else width, *hidden]))
+    heads = {}
+    for task in data.tasks:
+        widths = [hidden[at[task.name] - 1], *head]
+        out = nn.Linear(widths[-1], task.n_outputs)
+        heads[task.name] = nn.Sequential(*_layers(widths), out) if head else out
+    return LowLevel(trunk, heads, at) if stages else MultiTaskModel(trunk, heads)
 
 
 def _layers(widths: Sequence[int]) -> list[nn.Module]:

@@ -27,6 +27,7 @@ class Residual(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, stride: int) -> None:
         super().__init__()
+        self.out_channels = n_out
         self.residual = nn.Sequential(
             nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False),
             _norm(n_out),

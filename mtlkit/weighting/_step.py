@@ -29,7 +29,7 @@ class Step(NamedTuple):
 
 
 def step(weighting: Weighting, problem: Problem, state: State, **given: Tensor) -> Step:
-    """Measure what ``weighting`` reads, weigh, and build the objective Σ w ℓ (+ penalty).
+    """Measure what ``weighting`` reads, weigh, and build the objective Σ w ℓ (+ the weighting's and model's penalties).
 
     Args:
         state: the weighting's state, stacked like the problem.
@@ -55,6 +55,8 @@ def step(weighting: Weighting, problem: Problem, state: State, **given: Tensor) 
         objective = (per_sample(weights, signal.present) * measured.losses).sum((-1, -2))
     if weighting.penalises:
         objective = objective + penalty
+    if problem.penalty is not None:
+        objective = objective + problem.penalty(problem.parameters)
     return Step(objective, weights.detach(), state, signal)
 
 

@@ -10,6 +10,7 @@ from mtlkit import Task, models
 from mtlkit.datasets import Dataset, Split, from_frame, load
 from mtlkit.models import base
 from mtlkit.models.mlp import Embed
+from mtlkit.models.taps import Change
 from mtlkit.tasks import pack, per_sample_losses
 
 SEEDS = 3
@@ -31,6 +32,25 @@ def table():
     return from_frame(frame, "y", ["c"])
 
 
+def sequences(n=12, length=5):
+    """Three numbers a position, one label a sequence."""
+    g = torch.Generator().manual_seed(3)
+    x = torch.randn(n, length, 3, generator=g, dtype=torch.float64)
+    y = {"sum": x.sum((1, 2)), "sign": (x[:, 0, 0] > 0).double()}
+    split = Split(x, y, torch.arange(n), torch.zeros(n, 2, dtype=torch.bool))
+    return Dataset("sequences", (Task("sum", "regression"), Task("sign", "binary")), split, split, split)
+
+
+def tokens(n=12, length=5):
+    """Token ids 0 to 8; a label a sequence, and two labels a position, the last one missing in the first."""
+    x = torch.randint(9, (n, length), generator=torch.Generator().manual_seed(4)).double()
+    tags = (x.long() % 3).index_fill(1, torch.tensor([length - 1]), -1)
+    y = {"topic": (x[:, 0] > 4).double(), "tags": tags, "large": (x > 4).double()}
+    tasks = (Task("topic", "binary"), Task("tags", "multiclass", n_classes=3), Task("large", "binary"))
+    split = Split(x, y, torch.arange(n), torch.zeros(n, 3, dtype=torch.bool))
+    return Dataset("tokens", tasks, split, split, split)
+
+
 BUILT = {
     "multi_lenet": lambda: (images(1, 28, 28), models.multi_lenet),
     "lenet": lambda: (images(3, 32, 32, tasks=tuple(Task(f"t{i}", "binary") for i in range(3))), models.lenet),
@@ -38,6 +58,20 @@ BUILT = {
     "mlp": lambda: (load("toy_regression"), models.mlp),
     "mlp with heads": lambda: (load("multi_digits"), lambda data: models.mlp(data, hidden=(8,), head=(5,))),
     "mlp with embeddings": lambda: (table(), models.mlp),
+    "mlp, low level": lambda: (load("multi_digits"), lambda data: models.mlp(data, (8, 6), (5,), stages={"right": 1})),
+    "multi_lenet, low level": lambda: (images(1, 28, 28), lambda data: models.multi_lenet(data, {"right": 1})),
+    "lenet, low level": lambda: (images(3, 32, 32), lambda data: models.lenet(data, {"right": 1})),
+    "recurrent": lambda: (sequences(), lambda data: models.recurrent(data, (4, 3))),
+    "recurrent, low level": lambda: (tokens(), lambda data: models.recurrent(data, (4, 3), 9, 5, {"tags": 1})),
+    "routed mlp": lambda: (table(), lambda data: models.routed(models.mlp(data), 0.3)),
+    "routed lenet": lambda: (images(1, 28, 28), lambda data: models.routed(models.multi_lenet(data))),
+    "routed resnet18": lambda: (images(3, 32, 32), lambda data: models.routed(models.resnet18(data, width=4))),
+    "multi-backbone mlp": lambda: (load("multi_digits"), lambda data: models.multi_backbone(models.mlp(data))),
+    "multi-backbone lenet": lambda: (images(3, 32, 32), lambda data: models.multi_backbone(models.lenet(data), 3)),
+    "multi-backbone recurrent": lambda: (tokens(), lambda data: models.multi_backbone(models.recurrent(data, (4,), 9))),
+    "taps mlp": lambda: (table(), lambda data: models.taps(models.mlp(data))),
+    "taps lenet": lambda: (images(1, 28, 28), lambda data: models.taps(models.multi_lenet(data))),
+    "taps recurrent": lambda: (tokens(), lambda data: models.taps(models.recurrent(data, (4,), 9))),
 }
 
 
@@ -59,7 +93,9 @@ def stacked(model):
 def test_output_shapes(built):
     data, model, rows = built
     outputs = model(rows.x)
-    assert {name: tuple(out.shape) for name, out in outputs.items()} == {t.name: (6, t.n_outputs) for t in data.tasks}
+    assert {name: tuple(out.shape) for name, out in outputs.items()} == {
+        t.name: (6, t.n_outputs, *rows.y[t.name].shape[1:]) for t in data.tasks
+    }
     assert next(iter(outputs)) == data.main.name
 
 
@@ -102,7 +138,8 @@ def test_weights_come_from_the_generator_alone(built):
     first = stacked(model)
     torch.rand(3)
     second = stacked(model)
-    norms = tuple(name for name, module in model.named_modules() if isinstance(module, torch.nn.GroupNorm))
+    not_drawn = (torch.nn.GroupNorm, Change)
+    norms = tuple(name for name, module in model.named_modules() if isinstance(module, not_drawn))
     for name in first:
         assert torch.equal(first[name], second[name])
         assert torch.equal(first[name][0], first[name][1]) == (name.rpartition(".")[0] in norms)
@@ -111,8 +148,9 @@ def test_weights_come_from_the_generator_alone(built):
 def test_stacks_as_modules_do(built):
     data, model, _ = built
     parameters, buffers = stack_module_state([model, model])
-    assert buffers == {}
-    assert all(name.startswith(("trunk.", "heads.")) for name in parameters)
+    assert all(name.startswith("routes.") for name in buffers)
+    assert all(name.startswith(("trunk.", "heads.", "changes.")) for name in parameters)
+    assert all(name.startswith("trunk.") for name in model.last)
     assert len(model.heads) == len(data.tasks)
 
 

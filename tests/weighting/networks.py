@@ -7,12 +7,21 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from mtlkit.models import MultiTaskModel, initialise
+from mtlkit.models import LowLevel, MultiTaskModel, initialise, multi_backbone, routed, taps
 from mtlkit.signals import Problem, mean_losses, score
 from mtlkit.tasks import Task, pack, per_sample_losses, presence
 
 KINDS = ("regression", "binary", "multiclass")
 LR = 0.1
+LAST = {
+    "plain": ["trunk.2.weight", "trunk.2.bias"],
+    "low level": ["trunk.0.weight", "trunk.0.bias"],
+    "routed": ["trunk.2.weight", "trunk.2.bias"],
+    "multi-backbone": ["trunk.0.2.weight", "trunk.0.2.bias", "trunk.1.2.weight", "trunk.1.2.bias"],
+    "taps": ["trunk.2.weight", "trunk.2.bias"],
+}
+"""Architecture to the parameters of its last shared layer."""
+THRESHOLD, STRENGTH = 0.1, 0.05
 
 
 class Network:
@@ -20,9 +29,10 @@ class Network:
 
     Task 1 (or the only one) has a head of two layers. Labels are missing at random; in step 0 the last auxiliary
     has none at all, and in step 2 the main task has none.
+    Low-level supervision: every other task, from task 1, has its head on the first layer.
     """
 
-    def __init__(self, seed, n_tasks, steps=1, batch=5, meta=4, missing=0.3, dtype=torch.float64):
+    def __init__(self, seed, n_tasks, steps=1, batch=5, meta=4, missing=0.3, dtype=torch.float64, architecture="plain"):
         generator = torch.Generator().manual_seed(seed)
 
         def normal(*shape):
@@ -30,12 +40,26 @@ class Network:
 
         kinds = [KINDS[t % 3] for t in range(n_tasks)]
         self.tasks = tuple(Task(f"t{t}", k, n_classes=3 if k == "multiclass" else None) for t, k in enumerate(kinds))
-        heads = {task.name: nn.Linear(3, task.n_outputs) for task in self.tasks}
+        self.architecture = architecture
+        low = architecture == "low level"
+        width = {task.name: 5 if low and t % 2 else 3 for t, task in enumerate(self.tasks)}
+        heads = {task.name: nn.Linear(width[task.name], task.n_outputs) for task in self.tasks}
         deep = self.tasks[min(1, n_tasks - 1)]
-        heads[deep.name] = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, deep.n_outputs))
+        heads[deep.name] = nn.Sequential(nn.Linear(width[deep.name], 2), nn.Tanh(), nn.Linear(2, deep.n_outputs))
         trunk = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3), nn.Tanh())
-        self.model = MultiTaskModel(trunk, heads).to(dtype)
+        build = {
+            "plain": lambda model: model,
+            "low level": lambda model: LowLevel(trunk, heads, {n: 1 if width[n] == 5 else 2 for n in heads}),
+            "routed": lambda model: routed(model, 0.6),
+            "multi-backbone": lambda model: multi_backbone(model, 2),
+            "taps": lambda model: taps(model, THRESHOLD, STRENGTH),
+        }[architecture]
+        self.model = build(MultiTaskModel(trunk, heads)).to(dtype)
         initialise(self.model, generator)
+        if architecture == "taps":  # away from its start, some layers on and some off
+            for name, value in self.model.changes.named_parameters():
+                value.data = normal(*value.shape) * (0.3 if name.endswith("score") else 1)
+        self.masks = [route.mask.tolist() for route in self.model.routes] if architecture == "routed" else None
         self.parameters = {name: p.detach().clone().requires_grad_() for name, p in self.model.named_parameters()}
         self.x, self.x_meta = normal(steps, batch, 4), normal(steps, meta, 4)
         self.y, self.y_meta = {}, {}
@@ -99,9 +123,11 @@ def at_step(weighting, networks, step, parameters=None, learned=None, epoch=0, s
 
     (x, y), (x_meta, y_meta) = batch(False), batch(True)
 
+    buffers = {n: join([net.model.get_buffer(n) for net in networks]) for n, _ in model.named_buffers()}
+
     def losses(own, x=x, y=y):
         run = mapped(lambda p, x, y: per_sample_losses(tasks, functional_call(model, p, (x,)), y))
-        return run({**parameters, **own}, x, y)
+        return run({**buffers, **parameters, **own}, x, y)
 
     def present(y=y):
         return mapped(lambda y: presence(tasks, y))(y)
@@ -110,7 +136,7 @@ def at_step(weighting, networks, step, parameters=None, learned=None, epoch=0, s
         return mean_losses(losses(own, x, y), present(y))[..., 0]
 
     def of_metric(own):
-        own = {**parameters, **own}
+        own = {**buffers, **parameters, **own}
         scores = []
         for s, network in enumerate(networks):
             p = {name: value[s] if stacked else value for name, value in own.items()}
@@ -126,12 +152,13 @@ def at_step(weighting, networks, step, parameters=None, learned=None, epoch=0, s
     problem = Problem(
         parameters,
         shared,
-        ("trunk.2.weight", "trunk.2.bias"),
+        model.last,
         losses,
         meta_loss,
         of_loss if weighting.metric is None else of_metric,
         lr=LR,
         stacked_score=weighting.metric is None,
+        penalty=mapped(model.penalty) if hasattr(model, "penalty") else None,
     )
     given = {
         "present": present(),
@@ -151,13 +178,20 @@ def initial(networks, stacked=True):
 
 
 class Slow:
-    """One step of one network by loops over samples and tasks: every loss and every gradient on its own."""
+    """One step of one network by loops over samples and tasks: every loss and every gradient on its own.
+
+    A score of TAPS stands in ``parameters`` as the indicator 1[s ≥ τ], by which it is differentiated.
+    """
 
     def __init__(self, network, parameters, step, epoch=0, learned=None):
         self.network, self.step, self.epoch, self.learned = network, step, epoch, learned
-        self.parameters = {name: p.detach().clone().requires_grad_() for name, p in parameters.items()}
+        self.raw = {name: p.detach().clone() for name, p in parameters.items()}
+        self.parameters = {
+            name: ((p >= THRESHOLD).to(p.dtype) if name.endswith("score") else p.clone()).requires_grad_()
+            for name, p in self.raw.items()
+        }
         self.shared = [name for name in parameters if name.startswith("trunk.")]
-        self.last = ["trunk.2.weight", "trunk.2.bias"]
+        self.last = LAST[network.architecture]
         self.tasks = network.tasks
         self.T, self.B = len(network.tasks), network.x.shape[1]
         self.noise = network.noise[step].tolist()
@@ -180,9 +214,24 @@ class Slow:
         return -torch.log(output.exp()[label] / output.exp().sum())
 
     def output(self, x, t):
-        p = self.parameters
-        h = torch.tanh(p["trunk.0.weight"] @ x + p["trunk.0.bias"])
-        h = torch.tanh(p["trunk.2.weight"] @ h + p["trunk.2.bias"])
+        p, kind, masks = self.parameters, self.network.architecture, self.network.masks
+
+        def layer(h, trunk, k):
+            weight, bias = p[f"{trunk}.{k}.weight"], p[f"{trunk}.{k}.bias"]
+            if kind == "taps":
+                change = f"changes.{t}.{k // 2}"
+                weight = weight + p[f"{change}.score"][0] * p[f"{change}.weight"]
+                bias = bias + p[f"{change}.score"][0] * p[f"{change}.bias"]
+            h = torch.tanh(weight @ h + bias)
+            if masks is not None:
+                h = torch.stack([unit if kept else 0 * unit for unit, kept in zip(h, masks[k // 2][t], strict=True)])
+            return h
+
+        def encode(trunk):
+            h = layer(x, trunk, 0)
+            return h if kind == "low level" and t % 2 else layer(h, trunk, 2)
+
+        h = torch.cat([encode("trunk.0"), encode("trunk.1")]) if kind == "multi-backbone" else encode("trunk")
         head = f"heads.{t}"
         if f"{head}.0.weight" in p:
             h = torch.tanh(p[f"{head}.0.weight"] @ h + p[f"{head}.0.bias"])
@@ -228,5 +277,5 @@ class Slow:
 
     def after(self, gradients, step):
         """The same step at θ − step · gradients."""
-        moved = {name: p.detach() - step * gradients[name].detach() for name, p in self.parameters.items()}
+        moved = {name: p - step * gradients[name].detach() for name, p in self.raw.items()}
         return Slow(self.network, moved, self.step, self.epoch, self.learned)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from methods import METHODS, worst_error
-from networks import LR, Network, Slow
+from networks import LAST, LR, STRENGTH, Network, Slow
 from runs import assert_close, fast_run, flat
 from torchjd import aggregation
 
@@ -261,6 +261,10 @@ def slow_run(name, network, n_steps):
                 objective += 0.3 * penalty.item()
                 more = at.slope(0.3 * penalty)
                 gradients = {key: value + more[key] for key, value in gradients.items()}
+        for key, score in at.raw.items():
+            if key.endswith("score"):
+                objective += STRENGTH * score.abs().item()
+                gradients[key] = gradients[key] + STRENGTH * score.sign()
         slope = [0.0] * at.T
         for t in range(at.T):
             scale = 1 if "paper" in name else 1 / at.T
@@ -287,7 +291,39 @@ def table(at, weights):
 @pytest.mark.parametrize(("n_tasks", "stacked"), [(1, True), (3, False), (6, True)])
 @pytest.mark.parametrize("name", REFERENCES)
 def test_equals_slow_reference_over_several_steps(name, n_tasks, stacked):
-    networks = [Network(10 * n_tasks + s, n_tasks, STEPS) for s in range(2 if stacked else 1)]
+    check(name, [Network(10 * n_tasks + s, n_tasks, STEPS) for s in range(2 if stacked else 1)], stacked)
+
+
+FAMILIES = (
+    "Uniform",
+    "DWA",
+    "Uncertainty",
+    "SLGrad",
+    "SLGrad, look-ahead",
+    "GradNorm",
+    "GradientCosine, weighted",
+    "OLAux",
+    "MetaTartan",
+    "HydaLearn",
+    "HydaLearn, metric",
+    "OrthogonalGradients",
+    "UPGrad",
+    "MGDA",
+)
+"""Methods that read losses only, the alignment, the last layer's norms, the Gramian, the meta gradient, gains."""
+
+
+@pytest.mark.parametrize("architecture", [name for name in LAST if name != "plain"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_equals_slow_reference_in_every_architecture(name, architecture):
+    networks = [Network(70 + s, 3, STEPS, architecture=architecture) for s in range(2)]
+    assert networks[0].model.last == tuple(LAST[architecture])
+    check(name, networks, True)
+
+
+def check(name, networks, stacked):
+    """A method's steps on these networks against the slow ones."""
+    n_tasks = len(networks[0].tasks)
     tolerance = 1e-6 if name == "CAGrad" else 1e-8  # an interior point solver stops short of that
     slow = [slow_run(name, network, STEPS) for network in networks]
     for taken, gradients, learned in fast_run(METHODS[name](n_tasks), networks, STEPS, stacked):
