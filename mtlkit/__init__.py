@@ -8,9 +8,11 @@ from mtlkit.tasks import Task
 from mtlkit.training import fit
 from mtlkit.weigher import Weigher
 from mtlkit.weighting import (
+    ARML,
     DWA,
     SLAW,
     AdaptiveWeights,
+    AuxiLearn,
     Fixed,
     GradientCosine,
     GradNorm,
@@ -18,6 +20,8 @@ from mtlkit.weighting import (
     HydaLearn,
     LogSE,
     MetaTartan,
+    MetaWeightNet,
+    NoiseLayer,
     OLAux,
     OrthogonalGradients,
     RandomWeighting,
@@ -29,11 +33,13 @@ from mtlkit.weighting import (
 
 __version__ = "0.1.0"
 __all__ = [
+    "ARML",
     "DIW",
     "DWA",
     "SLAW",
     "AdaptiveWeights",
     "AlphaVIL",
+    "AuxiLearn",
     "Fixed",
     "ForkMerge",
     "GradNorm",
@@ -43,6 +49,8 @@ __all__ = [
     "LogSE",
     "Merger",
     "MetaTartan",
+    "MetaWeightNet",
+    "NoiseLayer",
     "OLAux",
     "OrthogonalGradients",
     "RandomWeighting",
