@@ -62,7 +62,7 @@ METHODS = {
     "SLGrad": Method(lambda n: mtl.SLGrad(), "one or zero"),
     "SLGrad, look-ahead": Method(lambda n: mtl.SLGrad(lookahead=0.3), "one or zero"),
     "MetaWeightNet": Method(lambda n: mtl.MetaWeightNet(hidden=7), "at most one"),
-    "MetaWeightNet, no look-ahead": Method(lambda n: mtl.MetaWeightNet(lr=0.5, lookahead=0.0), "at most one"),
+    "MetaWeightNet, no look-ahead": Method(lambda n: mtl.MetaWeightNet(hidden=7, lr=0.5, lookahead=0.0), "at most one"),
     "AuxiLearn": Method(lambda n: mtl.AuxiLearn(every=2, lr=0.3), "free"),
     "AuxiLearn, network": Method(lambda n: mtl.AuxiLearn(hidden=5, every=1, lr=0.3, paper_scale=True), "free"),
     "ARML": Method(lambda n: mtl.ARML(lr=3.0)),

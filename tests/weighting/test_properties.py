@@ -128,7 +128,6 @@ def test_ratios_do_not_depend_on_the_unit_of_the_loss(found, exponent):
         alignment=c * signal.alignment,
         gains=c * signal.gains,
         meta_alignment=c * signal.meta_alignment,
-        meta_norm=c * signal.meta_norm,
     )
     of_cosine = ("GradientCosine, weighted", "GradientCosine, meta weighted")
     for name in ("AdaptiveWeights", "LogSE", *of_cosine, "HydaLearn", "SLGrad"):
