@@ -34,7 +34,7 @@ class NoiseLayer(Weighting):
     rate it is the forward correction of :class:`mtlkit.Task` (Patrini et al., arXiv 1609.03683). *Readings*: one
     rate a task for both classes; it is learned by the optimiser of the model and at its learning rate. The rate and
     1 − rate explain the labels equally well, with the outputs reversed: where the rate starts decides. A model that
-    can fit every recorded label has no use for flips and drives the rate to 0 (the paper's weight decay against
+    can fit every recorded label has no use for flips and drives the rate to 0 (the paper's regulariser against
     that is left out), so the rate is an estimate early in training only. Samples of several labels each (pixels)
     are taken for one label.
 
