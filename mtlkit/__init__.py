@@ -10,9 +10,11 @@ from mtlkit.tasks import Task
 from mtlkit.training import fit
 from mtlkit.weigher import Weigher
 from mtlkit.weighting import (
+    ARML,
     DWA,
     SLAW,
     AdaptiveWeights,
+    AuxiLearn,
     Fixed,
     GradientCosine,
     GradNorm,
@@ -20,6 +22,8 @@ from mtlkit.weighting import (
     HydaLearn,
     LogSE,
     MetaTartan,
+    MetaWeightNet,
+    NoiseLayer,
     OLAux,
     OrthogonalGradients,
     RandomWeighting,
@@ -31,11 +35,13 @@ from mtlkit.weighting import (
 
 __version__ = "0.1.0"
 __all__ = [
+    "ARML",
     "DIW",
     "DWA",
     "SLAW",
     "AdaptiveWeights",
     "AlphaVIL",
+    "AuxiLearn",
     "AuxiliaryClassifier",
     "AuxiliaryRegressor",
     "Fixed",
@@ -48,6 +54,8 @@ __all__ = [
     "LogSE",
     "Merger",
     "MetaTartan",
+    "MetaWeightNet",
+    "NoiseLayer",
     "OLAux",
     "OrthogonalGradients",
     "RandomWeighting",

@@ -26,7 +26,8 @@ class Descent:
         clip: largest norm of a seed's gradient, over all its model's parameters; longer ones are
             scaled down to it. No limit when None.
         compile: trace the first step and compile it with ``torch.compile``. A weighting that calls code
-            outside of torch (a Gramian's solver, a user's metric) runs as it is.
+            outside of torch (a Gramian's solver, a user's metric), or that measures more in some steps than
+            in others (``implicit_alignment``), runs as it is.
     """
 
     def __init__(
@@ -44,7 +45,8 @@ class Descent:
         self.leaves = {**stack.parameters, **({} if learned is None else {LEARNED: learned})}
         self.optimizer = optimizer([leaf.requires_grad_() for leaf in self.leaves.values()], lr=lr)
         self.run = self._gradients
-        self.to_compile = compile and weighting.stacks and weighting.metric is None
+        varies = "implicit_alignment" in weighting.reads
+        self.to_compile = compile and weighting.stacks and weighting.metric is None and not varies
         self.two_pass: bool | None = None
 
     def __call__(self, batch: Split, meta: Split | None, state: State, **given: Tensor) -> tuple[Tensor, State]:

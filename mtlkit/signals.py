@@ -27,6 +27,9 @@ there, as those of other heads, have a zero gradient."""
 OF_META = frozenset({"alignment", "meta_alignment", "meta_norm"})
 """Fields of a :class:`Signal` that need the meta gradient."""
 
+USES_META = OF_META | {"implicit_alignment"}
+"""Fields that need a meta batch whatever the method's options."""
+
 OF_TASKS = frozenset({"gramian", "meta_alignment", "gains", "last_norms"})
 """Fields that need each task's own gradient."""
 
@@ -48,6 +51,7 @@ class Signal(NamedTuple):
         epoch: () number of the epoch, from 0.
         lr: () the optimiser's learning rate.
         regression: (T,) bool, which tasks are regressions (the others are classifications).
+        binary: (T,) bool, which tasks are binary classifications.
         noise: (T,) independent N(0, 1), new every step, from the run's own generator.
         learned: (T,) what the model's optimiser learns for the weighting.
         gramian: (T, T) inner products ⟨∇_θ L_s, ∇_θ L_t⟩.
@@ -56,6 +60,8 @@ class Signal(NamedTuple):
             batch): to first order, how much a unit step on that loss lowers the main meta loss.
         meta_alignment: (T,) the same per task, ⟨∇_θ L_t, g⟩.
         meta_norm: () ‖g‖.
+        implicit_alignment: (T,) ⟨∇L_t, H⁻¹ ∇L_main(meta batch)⟩ over all parameters, H the Hessian of the
+            training objective (:func:`implicit_alignment`); None in steps in which it is not due.
         gains: (T,) M(θ) - M(θ_t) of the main task's metric M after a fake step on task t alone; zero
             for a task without a label.
     """
@@ -65,6 +71,7 @@ class Signal(NamedTuple):
     epoch: Tensor | None = None
     lr: Tensor | None = None
     regression: Tensor | None = None
+    binary: Tensor | None = None
     noise: Tensor | None = None
     learned: Tensor | None = None
     gramian: Tensor | None = None
@@ -72,6 +79,7 @@ class Signal(NamedTuple):
     alignment: Tensor | None = None
     meta_alignment: Tensor | None = None
     meta_norm: Tensor | None = None
+    implicit_alignment: Tensor | None = None
     gains: Tensor | None = None
 
     @property
@@ -83,6 +91,35 @@ class Signal(NamedTuple):
     def labelled(self) -> Tensor:
         """(T,) bool, which tasks have a label in this batch."""
         return self.present.any(-2)
+
+
+class Lookahead(NamedTuple):
+    """A virtual step of all parameters before measuring, θ' = θ − η ∇ Σ w ℓ(θ).
+
+    Attributes:
+        step: η; the optimiser's learning rate when None.
+        weights: (..., T) of the mean losses, (..., B, T) of the losses themselves, or a function from losses
+            and labels there, (..., B, T) each, to the latter.
+        losses_too: whether ∇ℓ_bt of the alignment is taken at θ' as well; otherwise only the meta gradient is.
+    """
+
+    step: float | None
+    weights: Tensor | Callable[[Tensor, Tensor], Tensor]
+    losses_too: bool = True
+
+
+class Implicit(NamedTuple):
+    """How :func:`implicit_alignment` is to be measured.
+
+    Attributes:
+        objective: from the mean losses (..., T) to the training objective (...).
+        step: α of the Neumann series, below 2 over the largest eigenvalue of the Hessian.
+        terms: J, Hessian-vector products to take.
+    """
+
+    objective: Callable[[Tensor], Tensor]
+    step: float
+    terms: int
 
 
 @dataclass(frozen=True)
@@ -146,7 +183,8 @@ def measure(
     problem: Problem,
     reads: Collection[str],
     *,
-    lookahead: tuple[float, Tensor] | None = None,
+    lookahead: tuple | None = None,
+    implicit: Implicit | None = None,
     fake_step: float = 0.0,
     differentiable: bool = False,
     **given: Tensor,
@@ -154,8 +192,9 @@ def measure(
     """Compute the signal's fields named in ``reads``, and nothing else.
 
     Args:
-        lookahead: step size and weights of a virtual step, (..., T) of the mean losses or (..., B, T) of the
-            losses themselves; the meta gradient and the per-sample alignment are then taken after it.
+        lookahead: a :class:`Lookahead`; the meta gradient, and by default the per-sample alignment, are then
+            taken after it.
+        implicit: for ``implicit_alignment``.
         fake_step: step size of the fake updates behind ``gains``.
         differentiable: keep the graph of ``gramian``.
         given: fields that need no computation; ``present`` always.
@@ -171,11 +210,14 @@ def measure(
     live = columns = task_gradients = direction = None
     measured_at = problem
     if lookahead is not None and reads_meta:
+        lookahead = Lookahead(*lookahead)
         live = problem.losses(problem.parameters)
-        measured_at = _ahead(problem, live, present, *lookahead)
+        measured_at = _ahead(problem, live, present, lookahead)
     if reads_meta:
         own = {name: measured_at.parameters[name] for name in problem.shared}
         direction = gradient(measured_at.meta_loss(own), own)
+    if lookahead is not None and not lookahead.losses_too:
+        measured_at, own = problem, shared
     if "alignment" in reads:
         together = live is None and not problem.two_pass
         with torch.set_grad_enabled(together):
@@ -192,6 +234,8 @@ def measure(
     if "meta_norm" in reads:
         found["meta_norm"] = _norm(direction.values(), len(runs))
     means = mean_losses(live, present)
+    if "implicit_alignment" in reads and implicit is not None:
+        found["implicit_alignment"] = implicit_alignment(problem, means, *implicit)
     if columns is not None:
         means = [mean_losses(c.unsqueeze(-1), present[..., [t]]).squeeze(-1) for t, c in enumerate(columns)]
     if not {"gramian", "meta_alignment", "gains"}.isdisjoint(reads):
@@ -215,8 +259,10 @@ def measure(
     return Measured(live, Signal(live.detach(), **found), None if differentiable else task_gradients)
 
 
-def _ahead(problem: Problem, losses: Tensor, present: Tensor, step: float, weights: Tensor) -> Problem:
+def _ahead(problem: Problem, losses: Tensor, present: Tensor, lookahead: Lookahead) -> Problem:
     """The problem after a virtual step on Σ w_t L_t or Σ w_bt ℓ_bt; the model's own parameters stay as they are."""
+    weights = lookahead.weights(losses.detach(), present) if callable(lookahead.weights) else lookahead.weights
+    step = problem.lr if lookahead.step is None else lookahead.step
     by_sample = weights.ndim == losses.ndim
     if by_sample and weights.shape != losses.shape:
         raise ValueError(
@@ -340,6 +386,33 @@ def _stand(parameters: Params, task_gradients: TaskGradients, task: int, step: f
         return parameters
     rows = {n: g[task] for n, g in task_gradients.items() if isinstance(g, Tensor) or task in g}
     return {name: value - step * rows[name] if name in rows else value for name, value in parameters.items()}
+
+
+def implicit_alignment(
+    problem: Problem, means: Tensor, objective: Callable[[Tensor], Tensor], step: float, terms: int
+) -> Tensor:
+    """How much the main meta loss falls as each task's weight in the objective grows, at its minimum: (..., T).
+
+    q_t = ⟨∇L_t, p⟩ over all parameters,    p = α Σ_{j=0}^{J} (I − αH)^j g ≈ H⁻¹ g
+
+    g: gradient of the main task's meta loss; H: Hessian of the training objective. At a minimum of Σ_t w_t L_t
+    the implicit function theorem gives dL_main(meta)/dw_t = −q_t. Each Hessian-vector product is a backward pass
+    through the objective's gradient.
+
+    Args:
+        means: (..., T) mean losses L_t, with their tape.
+        objective, step, terms: see :class:`Implicit`.
+    """
+    own = problem.parameters
+    term = gradient(problem.meta_loss(own), own)
+    slope = gradient(objective(means), own, create_graph=True)
+    total = term
+    for _ in range(terms):
+        bent = gradient(_dot(slope.values(), term.values(), 0), own, retain_graph=True)
+        term = {name: value - step * bent[name] for name, value in term.items()}
+        total = {name: value + term[name] for name, value in total.items()}
+    rows = dense(_each_task(means, own, problem.stacked_tasks), own, means.shape[-1])
+    return step * _dot(rows, total.values(), means.ndim).movedim(0, -1)
 
 
 def score(metric: Callable[[Tensor, Tensor], Tensor | float], task: Task, output: Tensor, target: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from mtlkit.results import Runs
 from mtlkit.stack import stacks_well
 from mtlkit.store import Store
 from mtlkit.training import BATCH_SIZE, SAME_NUMBERS, fit
-from mtlkit.weighting import SLGrad, Uniform, Weighting
+from mtlkit.weighting import GradientCosine, NoiseLayer, SLGrad, Uniform, Weighting
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ def contenders(
     methods: Mapping[str, Weighting | Sequence[Weighting]],
     meta_batch_sizes: Sequence[int] = (),
     flip: float | None = None,
+    rivals: bool = False,
 ) -> dict[str, list[Candidate]]:
     """The methods to compare, with the baselines and ablations that a fair comparison needs.
 
@@ -64,6 +65,9 @@ def contenders(
         meta_batch_sizes: rows of the meta split per step that SLGrad chooses among; the study's own when empty.
         flip: known share of flipped training labels of the main task, for two more contenders that correct
             the loss for it: ``Uniform, forward correction`` and ``single task, forward correction``.
+        rivals: also compare with what the papers do not: ``train + meta, half each, GradientCosine`` (an auxiliary
+            counts by its cosine with the gradient of the clean rows that are kept apart), and, where the main task
+            is binary, ``single task, noise layer`` (the share of flipped labels is learned).
     """
     alone = data.only([data.main.name])
     methods = {name: [found] if isinstance(found, Weighting) else list(found) for name, found in methods.items()}
@@ -75,6 +79,11 @@ def contenders(
         "train + meta": (data.train_on_meta(None, HOLD_OUT), [Uniform()]),
         "train + meta, half each": (data.train_on_meta(0.5, HOLD_OUT), [Uniform()]),
     }
+    if rivals:
+        half, _ = variants["train + meta, half each"]
+        variants["train + meta, half each, GradientCosine"] = (half, [GradientCosine(on="meta")])
+        if data.main.kind == "binary":
+            variants["single task, noise layer"] = (alone, [NoiseLayer()])
     if flip is not None:
         corrected = {"Uniform": data, "single task": alone}
         variants |= {f"{n}, forward correction": (d.forward_corrected(flip), [Uniform()]) for n, d in corrected.items()}
@@ -82,7 +91,7 @@ def contenders(
         name: [
             Candidate(model(used), used, weighting, options)
             for weighting in found
-            for options in _options(weighting, meta_batch_sizes)
+            for options in _options(weighting, meta_batch_sizes, held_out=len(used.meta) < len(data.meta))
         ]
         for name, (used, found) in variants.items()
     }
@@ -92,8 +101,13 @@ HOLD_OUT = 0.25
 """Share of the clean rows that the baselines which train on them keep apart."""
 
 
-def _options(weighting: Weighting, meta_batch_sizes: Sequence[int]) -> list[dict[str, int | None]]:
-    """The options that a contender tries; one that never looks at the meta split has no say in its batches."""
+def _options(weighting: Weighting, meta_batch_sizes: Sequence[int], held_out: bool) -> list[dict[str, int | None]]:
+    """The options that a contender tries; one that never looks at the meta split has no say in its batches.
+
+    Where part of the meta rows is trained on, the study's batches may be larger than what is left.
+    """
+    if held_out:
+        return [{"meta_batch_size": None}]
     if isinstance(weighting, SLGrad) and meta_batch_sizes:
         return [{"meta_batch_size": size} for size in meta_batch_sizes]
     return [{} if weighting.uses_meta else {"meta_batch_size": None}]

@@ -230,14 +230,14 @@ def _train(
         learned = weighting.learn(len(data.tasks), like)
         learned = None if learned is None else learned.expand(len(seeds), -1).clone()
         descend = Descent(stack, weighting, learned, optimizer, lr, clip=clip, compile=compile)
-    regression = torch.tensor([task.kind == "regression" for task in data.tasks], device=device)
+    kinds = {k: torch.tensor([task.kind == k for task in data.tasks], device=device) for k in ("regression", "binary")}
 
     def given(epoch: int) -> dict[str, Tensor]:
         on = {"dtype": dtype, "device": device}
         fields = {
             "noise": lambda: torch.stack([torch.randn(len(data.tasks), generator=g, **on) for g in streams["noise"]]),
             "epoch": lambda: torch.full((len(seeds),), epoch - 1, device=device),
-            "regression": lambda: regression.expand(len(seeds), -1),
+            **{kind: lambda rows=rows: rows.expand(len(seeds), -1) for kind, rows in kinds.items()},
         }
         return {name: field() for name, field in fields.items() if name in weighting.reads}
 

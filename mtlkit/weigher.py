@@ -100,7 +100,10 @@ class Weigher:
         self._state = weighting.init(len(self.tasks), like)
         learned = weighting.learn(len(self.tasks), like)
         self._learned = None if learned is None else nn.Parameter(learned)
-        self._regression = torch.tensor([task.kind == "regression" for task in self.tasks], device=first.device)
+        self._kinds = {
+            kind: torch.tensor([task.kind == kind for task in self.tasks], device=first.device)
+            for kind in ("regression", "binary")
+        }
         self._generator = torch.Generator().manual_seed(seed)
         self._two_pass: bool | None = None
         self.weights: Tensor | None = None
@@ -171,7 +174,7 @@ class Weigher:
             columns=functools.partial(_columns, training, self.tasks, targets),
             penalty=penalty if callable(penalty := getattr(self.model, "penalty", None)) else None,
         )
-        given = {"present": presence(self.tasks, targets), "learned": self._learned, "regression": self._regression}
+        given = {"present": presence(self.tasks, targets), "learned": self._learned, **self._kinds}
         if "noise" in self.weighting.reads:
             given["noise"] = torch.randn(len(self.tasks), generator=self._generator).to(self._like)
         if "epoch" in self.weighting.reads:
@@ -216,7 +219,8 @@ class Weigher:
         dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
         contexts = [functools.partial(torch.autocast, kind, dtype, enabled, cache_enabled=False)]
         reads = self.weighting.reads
-        if "alignment" in reads or (self.weighting.penalises and "gramian" in reads):
+        twice = "implicit_alignment" in reads or (self.weighting.penalises and "gramian" in reads)
+        if "alignment" in reads or twice:
             contexts.append(functools.partial(sdpa_kernel, SDPBackend.MATH))
             if any(isinstance(module, nn.RNNBase) for module in self.model.modules()):
                 contexts.append(functools.partial(torch.backends.cudnn.flags, enabled=False))

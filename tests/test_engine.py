@@ -29,6 +29,12 @@ METHODS = {
     "HydaLearn": mtl.HydaLearn(),
     "SLGrad": mtl.SLGrad(),
     "SLGrad, look-ahead": mtl.SLGrad(lookahead=0.05),
+    "GradientCosine, meta": mtl.GradientCosine(on="meta"),
+    "MetaWeightNet": mtl.MetaWeightNet(hidden=6),
+    "AuxiLearn": mtl.AuxiLearn(every=2),
+    "AuxiLearn, network": mtl.AuxiLearn(hidden=3, every=2),
+    "ARML": mtl.ARML(),
+    "NoiseLayer": mtl.NoiseLayer(auxiliaries=True),
     "OrthogonalGradients": mtl.OrthogonalGradients(),
 }
 

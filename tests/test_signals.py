@@ -14,6 +14,7 @@ from mtlkit.signals import (
     gains,
     gradient,
     gramian,
+    implicit_alignment,
     mean_losses,
     measure,
     score,
@@ -194,6 +195,112 @@ def test_gains_one_by_one_equal_gains_together():
     torch.testing.assert_close(gains(problem, gradients, 2, 0.2), gains(one_by_one, gradients, 2, 0.2))
     present[:, 1] = False
     assert measure(problem, {"gains"}, fake_step=0.1, present=present).signal.gains[1] == 0
+
+
+def convex(weights):
+    """Two tasks whose losses bend upwards (a ridge in each), at the minimum of Σ w_t L_t; and all as a flat vector."""
+    problem, present = problem_of("perceptron")
+    plain = problem.losses
+
+    def losses(own):
+        ridge = sum(value.square().sum() for value in {**problem.parameters, **own}.values())
+        return torch.where(present, plain(own) + 0.1 * ridge, 0)
+
+    shapes = [value.shape for value in problem.parameters.values()]
+    names, sizes = list(problem.parameters), [shape.numel() for shape in shapes]
+
+    def unflat(theta):
+        return {n: part.view(s) for n, s, part in zip(names, shapes, theta.split(sizes), strict=True)}
+
+    def objective(theta, weights=weights):
+        return weights @ mean_losses(losses(unflat(theta)), present)
+
+    theta = torch.cat([value.detach().flatten() for value in problem.parameters.values()])
+    theta.requires_grad_()
+    descent = torch.optim.LBFGS([theta], max_iter=500, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+
+    def closure():
+        theta.grad = None
+        loss = objective(theta)
+        loss.backward()
+        return loss
+
+    descent.step(closure)
+    theta = theta.detach()
+    for _ in range(4):  # Newton's method
+        bend = torch.func.hessian(objective)(theta)
+        theta = theta - torch.linalg.solve(bend, torch.func.grad(objective)(theta))
+    assert torch.func.grad(objective)(theta).norm() < 1e-12
+    assert torch.linalg.eigvalsh(torch.func.hessian(objective)(theta))[0] > 0.01
+    parameters = {name: value.detach().requires_grad_() for name, value in unflat(theta).items()}
+    replaced = replace(
+        problem,
+        parameters=parameters,
+        losses=lambda own: losses({**parameters, **own}),
+        meta_loss=lambda own: problem.meta_loss({**parameters, **own}),
+    )
+    return replaced, present, theta, unflat, objective
+
+
+def test_implicit_alignment_is_the_exact_inverse_in_the_limit():
+    weights = torch.tensor([1.0, 0.4]).double()
+    problem, present, theta, unflat, objective = convex(weights)
+    bend = torch.func.hessian(objective)(theta)
+    top = torch.linalg.eigvalsh(bend)[-1].item()
+    direction = torch.func.grad(lambda theta: problem.meta_loss(unflat(theta)))(theta)
+    rows = torch.func.jacrev(lambda theta: mean_losses(problem.losses(unflat(theta)), present))(theta)
+    exact = rows @ torch.linalg.solve(bend, direction)
+    means = mean_losses(problem.losses(problem.parameters), present)
+    errors = []
+    for terms in (0, 3, 30, 3000):
+        found = implicit_alignment(problem, means, lambda means: means @ weights, 1 / top, terms)
+        errors.append(((found - exact).norm() / exact.norm()).item())
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] > 0.1
+    assert errors[-1] < 1e-9
+    torch.testing.assert_close(
+        implicit_alignment(problem, means, lambda means: means @ weights, 0.2, 0), 0.2 * rows @ direction
+    )
+
+
+def test_implicit_alignment_says_how_the_minimum_answers_to_a_weight():
+    weights = torch.tensor([1.0, 0.4]).double()
+    problem, present, *_ = convex(weights)
+    means = mean_losses(problem.losses(problem.parameters), present)
+    found = implicit_alignment(problem, means, lambda means: means @ weights, 0.3, 1500)
+    for t in range(2):
+        ends = []
+        for step in (1e-4, -1e-4):
+            moved = weights.clone()
+            moved[t] += step
+            ends.append(convex(moved)[0].meta_loss({}).item())
+        assert abs((ends[0] - ends[1]) / 2e-4 + found[t].item()) < 1e-5 * found.abs().max()
+
+
+def test_lookahead_of_the_meta_gradient_alone():
+    problem, present = problem_of("perceptron")
+    by_sample = torch.rand(5, 2).double()
+    seen = []
+
+    def weights(losses, labels):
+        seen.append((losses, labels))
+        return by_sample
+
+    found = measure(problem, {"alignment"}, lookahead=(None, weights, False), present=present)
+    leaves = list(problem.parameters.values())
+    torch.testing.assert_close(seen[0][0], problem.losses({}).detach())
+    assert not seen[0][0].requires_grad
+    assert seen[0][1].equal(present)
+    moved = torch.autograd.grad((torch.where(present, by_sample, 0) * problem.losses({})).sum(), leaves)
+    ahead = {n: v - 0.1 * g for (n, v), g in zip(problem.parameters.items(), moved, strict=True)}
+    direction = torch.autograd.grad(problem.meta_loss(ahead), [ahead[name] for name in problem.shared])
+    own = [problem.parameters[name] for name in problem.shared]
+    for b in range(5):
+        for t in range(2):
+            one = torch.autograd.grad(problem.losses({})[b, t], own, materialize_grads=True)
+            expected = sum((a * g).sum() for a, g in zip(one, direction, strict=True))
+            torch.testing.assert_close(found.signal.alignment[b, t], expected.detach(), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found.losses, problem.losses({}))
 
 
 def test_missing_fields_are_named():

@@ -46,6 +46,25 @@ def test_baselines_train_on_what_their_name_says(candidates):
     assert all(c.data.test.rows.tolist() == data.test.rows.tolist() for c in candidates.values())
 
 
+def test_rivals_are_added_on_request_and_fit_the_study(candidates):
+    data = mtl.datasets.load("digits", label_noise=0.6)
+    given = {"Uniform": mtl.Uniform(), "SLGrad": mtl.SLGrad()}
+    found = studies.contenders(data, mtl.models.mlp, given, rivals=True)
+    assert set(found) - set(candidates) == {"train + meta, half each, GradientCosine", "single task, noise layer"}
+    (cosine,) = found["train + meta, half each, GradientCosine"]
+    assert cosine.weighting == mtl.GradientCosine(on="meta")
+    assert cosine.data.train.rows.equal(candidates["train + meta, half each"].data.train.rows)
+    assert [task.name for task in found["single task, noise layer"][0].data.tasks] == ["is_8"]
+    some = {name: variants for name, variants in found.items() if "Cosine" in name or "noise layer" in name}
+    outcome = studies.study(
+        some, lrs=[0.1], tuning_seeds=1, seeds=1, epochs=1, jobs=1, meta_batch_size=200, **OPTIONS
+    )  # more than the 50 meta rows that the first keeps apart
+    assert all(len(run.weights()) for run in outcome.runs.values())
+    regression = mtl.datasets.load("synthetic")
+    names = studies.contenders(regression, mtl.models.mlp, given, rivals=True)
+    assert "single task, noise layer" not in names
+
+
 def test_the_rate_is_chosen_by_the_meta_loss_and_a_diverging_one_never(outcome, candidates):
     assert set(outcome.lrs) == set(candidates)
     table = outcome.tuning

@@ -24,6 +24,10 @@ TASKS = (mtl.Task("price", "regression"), mtl.Task("sold", "binary"), mtl.Task("
 ARGUMENTS = {
     mtl.Fixed: [((0.5, 0.3, 0.2),)],
     mtl.Gramian: [(UPGradWeighting(),), (PCGradWeighting(),)],
+    mtl.AuxiLearn: [(None, 1), (3, 1)],
+    mtl.GradientCosine: [(), (True, False, "meta")],
+    mtl.MetaWeightNet: [(5,), (5, 0.1, 0.0)],
+    mtl.NoiseLayer: [(0.2, True)],
     mtl.HydaLearn: [(), (None, "batch", lambda output, target: (output[:, 0] - target).abs().mean())],
     mtl.SLGrad: [(), (0.05,)],
 }
@@ -191,7 +195,7 @@ def assert_slgrad(model, x, y, meta, reference=None, shared=None, tasks=TASKS, j
 
 
 def reads_meta(weighting):
-    of_gradient = {"alignment", "meta_alignment", "meta_norm"} & weighting.reads
+    of_gradient = {"alignment", "meta_alignment", "meta_norm", "implicit_alignment"} & weighting.reads
     return bool(of_gradient) or ("gains" in weighting.reads and weighting.on == "meta")
 
 

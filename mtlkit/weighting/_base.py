@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mtlkit.signals import OF_META, Signal
+from mtlkit.signals import USES_META, Implicit, Signal
 
 State = Any
 """A weighting's memory: a NamedTuple of tensors, or the empty tuple."""
@@ -40,7 +40,7 @@ class Weighting:
     @property
     def uses_meta(self) -> bool:
         """Whether it looks at a batch of the meta split."""
-        return not OF_META.isdisjoint(self.reads) or ("gains" in self.reads and self.on == "meta")
+        return not USES_META.isdisjoint(self.reads) or ("gains" in self.reads and self.on == "meta")
 
     def init(self, n_tasks: int, like: Tensor) -> State:
         """State before the first step; tensors take the dtype and device of ``like``."""
@@ -58,8 +58,18 @@ class Weighting:
         """A differentiable term () of the objective besides the weighted losses, where ``penalises``."""
         raise NotImplementedError
 
-    def lookahead_from(self, state: State) -> tuple[float, Tensor] | None:
-        """Step size and task weights (T,) of a virtual step before measuring, if it takes one."""
+    def lookahead_from(self, state: State) -> tuple | None:
+        """A virtual step before measuring, the fields of a :class:`mtlkit.signals.Lookahead`, if it takes one.
+
+        ``state`` may be stacked; the weights are then stacked likewise.
+        """
+        return None
+
+    def implicit_from(self, state: State) -> Implicit | None:
+        """How ``implicit_alignment`` is to be measured in this step; None to go without.
+
+        ``state`` may be stacked; the objective then takes stacked means.
+        """
         return None
 
     def fake_step(self, lr: float) -> float:
@@ -78,6 +88,11 @@ def per_sample(weights: Tensor, present: Tensor) -> Tensor:
         return torch.where(present, weights, 0)
     mean = present.to(weights.dtype) / present.sum(-2, keepdim=True).clamp(min=1)
     return weights.unsqueeze(-2) * mean
+
+
+def equal_weights(losses: Tensor, present: Tensor) -> Tensor:
+    """Weights of the single losses (..., B, T) that make Σ_t L_t/T of them; zero where a label is missing."""
+    return per_sample(torch.full_like(losses[..., 0, :], 1 / losses.shape[-1]), present)
 
 
 def normalise(gains: Tensor) -> Tensor:

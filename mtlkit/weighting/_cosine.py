@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from mtlkit.signals import Signal
 from mtlkit.weighting._base import Weighting, safe_divide
 
 
@@ -15,18 +15,23 @@ from mtlkit.weighting._base import Weighting, safe_divide
 class GradientCosine(Weighting):
     """An auxiliary counts while its gradient does not point against the main task's.
 
-    v_main = 1,    v_t = 1 if cos(g_t, g_main) ≥ 0 else 0    (or v_t = max(cos(g_t, g_main), 0)),    w = v/T
+    v_main = 1,    v_t = 1 if cos(g_t, g) ≥ 0 else 0    (or v_t = max(cos(g_t, g), 0)),    w = v/T
 
-    g_t: gradient of L_t with respect to the shared parameters, of the training batch. A cosine
-    with a zero gradient is zero. The weights (T,) sum to 1 at most.
+    g_t: gradient of L_t with respect to the shared parameters, of the training batch; g: that of the main task,
+    of the training batch, or (``on="meta"``) of a batch of the meta split. A cosine with a zero gradient is zero.
+    The weights (T,) sum to 1 at most.
 
     Source: Du et al., *Adapting auxiliary losses using gradient similarity*, arXiv 1812.02224.
     There the weights are v; ``paper_scale=True`` gives that. Both forms are the paper's; the
-    weighted one is ``weighted=True``.
+    weighted one is ``weighted=True``. The meta gradient is ours, for a main task whose training labels are noisy.
 
     Args:
         weighted: weigh an auxiliary by its cosine rather than by 0 or 1.
         paper_scale: do not divide by T.
+        on: ``"batch"`` or ``"meta"``, where the main task's gradient is taken.
+
+    Raises:
+        ValueError: another ``on``.
 
     >>> from mtlkit.signals import Signal
     >>> gradients = torch.tensor([[2.0, 0.0], [3.0, 4.0], [-1.0, 5.0]])
@@ -41,10 +46,18 @@ class GradientCosine(Weighting):
 
     weighted: bool = False
     paper_scale: bool = False
-    reads: ClassVar = frozenset({"gramian"})
+    on: str = "batch"
+
+    def __post_init__(self) -> None:
+        if self.on not in ("meta", "batch"):
+            raise ValueError(f"on is {self.on!r}, expected 'meta' or 'batch'")
+
+    @property
+    def reads(self):
+        return frozenset({"gramian"} if self.on == "batch" else {"gramian", "meta_alignment", "meta_norm"})
 
     def update(self, state, signal):
-        cosine = cosines(signal.gramian)[..., 0, :]
+        cosine = cosines(signal.gramian)[..., 0, :] if self.on == "batch" else meta_cosines(signal)
         weights = cosine.clamp(min=0) if self.weighted else (cosine >= 0).to(cosine.dtype)
         n_tasks = weights.shape[-1]
         main = torch.arange(n_tasks, device=weights.device) == 0
@@ -56,3 +69,9 @@ def cosines(gramian: Tensor) -> Tensor:
     """Cosines between gradients (..., T, T) from their Gramian; zero with a zero gradient."""
     norms = gramian.diagonal(dim1=-2, dim2=-1).sqrt()
     return safe_divide(safe_divide(gramian, norms.unsqueeze(-1)), norms.unsqueeze(-2))
+
+
+def meta_cosines(signal: Signal) -> Tensor:
+    """Cosines (T,) of the tasks' gradients with the main task's meta gradient; zero with a zero gradient."""
+    norms = signal.gramian.diagonal(dim1=-2, dim2=-1).sqrt()
+    return safe_divide(safe_divide(signal.meta_alignment, norms), signal.meta_norm)

@@ -34,6 +34,9 @@ class SLGrad(Weighting):
     step moves the model, and the weights sum to 1. *Reading*: the current weights belong to other
     samples than those at hand, so the look-ahead takes their sums per task.
 
+    Without auxiliaries it is learning to reweight, which came first: max(δ_b, 0), normalised (Ren et al.,
+    *Learning to reweight examples for robust deep learning*, arXiv 1803.09050).
+
     Args:
         lookahead: η, the size of the virtual step; 0 for none.
 

@@ -34,15 +34,17 @@ def step(weighting: Weighting, problem: Problem, state: State, **given: Tensor) 
     Args:
         state: the weighting's state, stacked like the problem.
         given: signal fields that need no computation: ``present`` always; ``noise``, ``epoch``,
-            ``regression`` and ``learned`` where the weighting reads them.
+            ``regression``, ``binary`` and ``learned`` where the weighting reads them.
 
     Raises:
         ValueError: the weighting reads a field that is neither given nor can be measured.
     """
+    implicit = weighting.implicit_from(state)
     measured = measure(
         problem,
-        weighting.reads,
+        weighting.reads if implicit is not None else weighting.reads - {"implicit_alignment"},
         lookahead=weighting.lookahead_from(state),
+        implicit=implicit,
         fake_step=weighting.fake_step(problem.lr),
         differentiable=weighting.penalises,
         **given,

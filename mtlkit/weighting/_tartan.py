@@ -7,7 +7,8 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
-from mtlkit.weighting._base import Weighting, check_hyper, safe_divide
+from mtlkit.weighting._base import Weighting, check_hyper
+from mtlkit.weighting._cosine import meta_cosines
 
 
 class Logits(NamedTuple):
@@ -56,6 +57,4 @@ class MetaTartan(Weighting):
         return Logits(like.new_zeros(n_tasks))
 
     def update(self, state, signal):
-        norms = signal.gramian.diagonal(dim1=-2, dim2=-1).sqrt()
-        cosine = safe_divide(safe_divide(signal.meta_alignment, norms), signal.meta_norm)
-        return state.logits.softmax(-1), Logits(state.logits + self.beta * cosine)
+        return state.logits.softmax(-1), Logits(state.logits + self.beta * meta_cosines(signal))

@@ -164,6 +164,7 @@ def at_step(weighting, networks, step, parameters=None, learned=None, epoch=0, s
         "present": present(),
         "noise": join([network.noise[step] for network in networks]),
         "epoch": join([torch.tensor(epoch) for _ in networks]),
+        "binary": join([torch.tensor([task.kind == "binary" for task in tasks]) for _ in networks]),
         "regression": join([torch.tensor([task.kind == "regression" for task in tasks]) for _ in networks]),
         "learned": learned,
     }
@@ -245,6 +246,11 @@ class Slow:
         found = torch.autograd.grad(
             loss, list(self.parameters.values()), materialize_grads=True, create_graph=create_graph
         )
+        return dict(zip(self.parameters, found, strict=True))
+
+    def slope_kept(self, loss):
+        """The same with the graph kept."""
+        found = torch.autograd.grad(loss, list(self.parameters.values()), materialize_grads=True, retain_graph=True)
         return dict(zip(self.parameters, found, strict=True))
 
     def total(self, weights, create_graph=False):

@@ -38,7 +38,7 @@ def test_shape_dtype_sign_and_total(name, n_tasks, dtype):
     method = METHODS[name]
     network = Network(n_tasks, n_tasks, steps=4, dtype=dtype)
     for k, (taken, gradients, _) in enumerate(fast_run(method(n_tasks), [network], 4, stacked=False)):
-        batch = (5,) if "SLGrad" in name else ()
+        batch = (5,) if name.startswith(("SLGrad", "MetaWeightNet", "NoiseLayer")) else ()
         assert taken.weights.shape == (*batch, n_tasks)
         assert taken.weights.dtype == taken.objective.dtype == dtype
         assert taken.objective.shape == ()
@@ -141,6 +141,13 @@ GRADIENTS = {  # calls of torch.autograd.grad while measuring, with T tasks
     "HydaLearn": lambda n: n,
     "SLGrad": lambda n: 1,
     "SLGrad, look-ahead": lambda n: 2,
+    "GradientCosine, meta": lambda n: n + 1,
+    "GradientCosine, meta weighted": lambda n: n + 1,
+    "MetaWeightNet": lambda n: 3,  # of the look-ahead, the meta loss and φ
+    "MetaWeightNet, no look-ahead": lambda n: 2,
+    "AuxiLearn": lambda n: 0,  # not due in the first step
+    "AuxiLearn, network": lambda n: 2 + 3 + n + 1,  # of the meta loss, the objective, three products, tasks and φ
+    "ARML": lambda n: n,
     "OrthogonalGradients": lambda n: n,
     **dict.fromkeys(("MGDA", "PCGrad", "CAGrad", "UPGrad", "IMTL-G", "Aligned-MTL"), lambda n: n),
 }
@@ -164,10 +171,11 @@ def test_nothing_is_computed_that_is_not_read(name, monkeypatch):
     monkeypatch.setattr(torch.autograd, "grad", counted("grad", torch.autograd.grad))
     taken = step(weighting, problem, state, **{**given, "learned": learned})
     reads = weighting.reads
-    ahead = name == "SLGrad, look-ahead"
+    ahead = name in ("SLGrad, look-ahead", "MetaWeightNet")
+    due = name == "AuxiLearn, network"
     gains = {"HydaLearn": 1, "HydaLearn, batch": 1, "HydaLearn, metric": 1 + 4}
     assert calls["losses"] == 1 + ahead
-    assert calls["meta_loss"] == (not {"alignment", "meta_alignment", "meta_norm"}.isdisjoint(reads))
+    assert calls["meta_loss"] == (due or not {"alignment", "meta_alignment", "meta_norm"}.isdisjoint(reads))
     assert calls["score"] == gains.get(name, 0)
     assert calls["grad"] == GRADIENTS.get(name, GRADIENTS.get(name.split(",")[0], lambda n: 0))(4)
     combined = type(taken.objective.grad_fn).__name__ == "_CombineBackward"
@@ -195,6 +203,18 @@ def test_a_field_that_is_not_given_is_named():
         (mtl.HydaLearn, {"step": -1}),
         (mtl.HydaLearn, {"on": "test"}),
         (mtl.SLGrad, {"lookahead": float("nan")}),
+        (mtl.GradientCosine, {"on": "test"}),
+        (mtl.MetaWeightNet, {"hidden": 0}),
+        (mtl.MetaWeightNet, {"lr": -1}),
+        (mtl.MetaWeightNet, {"lookahead": -0.1}),
+        (mtl.AuxiLearn, {"hidden": 0}),
+        (mtl.AuxiLearn, {"every": 0}),
+        (mtl.AuxiLearn, {"lr": float("inf")}),
+        (mtl.AuxiLearn, {"alpha": -1}),
+        (mtl.AuxiLearn, {"terms": -1}),
+        (mtl.ARML, {"lr": -1}),
+        (mtl.NoiseLayer, {"flip": 0.5}),
+        (mtl.NoiseLayer, {"flip": 1}),
         (mtl.OrthogonalGradients, {"strength": -1}),
         (mtl.Fixed, {"weights": (1, -1)}),
     ],
@@ -236,13 +256,14 @@ def test_stays_on_its_device_and_never_branches_on_a_value(name):
 
     like = on_meta()
     state, learned = weighting.init(3, like), weighting.learn(3, like)
-    per_task = ("noise", "last_norms", "meta_alignment", "gains")
+    per_task = ("noise", "last_norms", "meta_alignment", "implicit_alignment", "gains")
     signal = Signal(
         on_meta(5, 3),
         on_meta(5, 3, dtype=torch.bool),
         epoch=on_meta(dtype=torch.long),
         lr=on_meta(),
         regression=on_meta(3, dtype=torch.bool),
+        binary=on_meta(3, dtype=torch.bool),
         learned=learned,
         gramian=on_meta(3, 3),
         alignment=on_meta(5, 3),

@@ -20,6 +20,8 @@ def error(output, target):
 
 OTHERWISE = {
     "HydaLearn, metric": mtl.HydaLearn(metric=error, step=5.0),
+    "NoiseLayer": mtl.NoiseLayer(flip=0.02),  # the labels are clean
+    "NoiseLayer, auxiliaries": mtl.NoiseLayer(flip=0.02, auxiliaries=True),
     "OrthogonalGradients": mtl.OrthogonalGradients(strength=0.01),  # ten tasks have 45 pairs
 }
 

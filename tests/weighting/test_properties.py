@@ -45,12 +45,14 @@ def signals(draw, n_steps=3, decades=12):
                 epoch=torch.tensor(k),
                 lr=torch.tensor(0.1, dtype=dtype),
                 regression=torch.arange(n_tasks) % 2 == 0,
+                binary=torch.arange(n_tasks) % 2 == 1,
                 noise=normal(n_tasks),
                 gramian=mean @ mean.T,
                 last_norms=mean[:, :3].norm(dim=1),
                 alignment=each @ meta,
                 meta_alignment=mean @ meta,
                 meta_norm=meta.norm(),
+                implicit_alignment=mean @ meta,
                 gains=normal(n_tasks) * scale,
             )
         )
@@ -127,7 +129,8 @@ def test_ratios_do_not_depend_on_the_unit_of_the_loss(found, exponent):
         gains=c * signal.gains,
         meta_alignment=c * signal.meta_alignment,
     )
-    for name in ("AdaptiveWeights", "LogSE", "GradientCosine, weighted", "HydaLearn", "SLGrad"):
+    of_cosine = ("GradientCosine, weighted", "GradientCosine, meta weighted")
+    for name in ("AdaptiveWeights", "LogSE", *of_cosine, "HydaLearn", "SLGrad"):
         n_tasks = signal.losses.shape[-1]
         one, two = (next(walk(METHODS[name](n_tasks), [s]))[1] for s in (signal, scaled))
         assert torch.allclose(one, two, rtol=1e-4, atol=1e-7)

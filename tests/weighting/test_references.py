@@ -126,9 +126,9 @@ def cosine(a, b):
     return (a @ b / (a.norm() * b.norm())).item() if a.norm() > 0 and b.norm() > 0 else 0.0
 
 
-def gradient_cosine(weighted):
+def gradient_cosine(weighted, meta=False):
     def weigh(at):
-        found = [cosine(at.g(t), at.g(0)) for t in range(at.T)]
+        found = [cosine(at.g(t), at.g_meta() if meta else at.g(0)) for t in range(at.T)]
         weights = [max(c, 0.0) if weighted else float(c >= 0) for c in found]
         return [1 / at.T, *(w / at.T for w in weights[1:])]
 
@@ -198,6 +198,147 @@ def slgrad(lookahead=0.0):
     return weigh
 
 
+def moved_by_adamax(values, slopes, memory, lr):
+    """One number after the other; what is remembered of it is in ``memory``."""
+    memory["k"] = memory.get("k", 0) + 1
+    found = []
+    for i, (value, slope) in enumerate(zip(values, slopes, strict=True)):
+        mean, largest = memory.get(i, (0.0, 0.0))
+        mean, largest = 0.9 * mean + 0.1 * slope, max(0.999 * largest, abs(slope))
+        memory[i] = mean, largest
+        found.append(value - lr * mean / (1 - 0.9 ** memory["k"]) / largest if largest > 0 else value)
+    return found
+
+
+def leaf(numbers):
+    return torch.tensor(numbers, dtype=torch.float64, requires_grad=True)
+
+
+def meta_weight_net(hidden, lr, lookahead):
+    phi, memory = [], {}
+
+    def value(own, t, loss):
+        at, found = t * (3 * hidden + 1), 0.0
+        for h in range(hidden):
+            slope, offset, height = own[at + h], own[at + hidden + h], own[at + 2 * hidden + h]
+            found = found + height * torch.clamp(slope * loss + offset, min=0)
+        return torch.sigmoid(found + own[at + 3 * hidden])
+
+    def weights(own, at):
+        pairs = [(b, t) for t in range(at.T) for b in at.labelled[t]]
+        return {(b, t): value(own, t, at.loss(b, t).detach()) / (at.T * at.n[t]) for b, t in pairs}
+
+    def weigh(at):
+        if not phi:
+            angles = [math.pi * (1.5 * (h + 0.5) / hidden - 0.5) for h in range(hidden)]
+            for _ in range(at.T):
+                phi.extend([*map(math.cos, angles), *map(math.sin, angles), *[0.0] * (hidden + 1)])
+        own = leaf(phi)
+        given = weights(own, at)
+        ahead = at.after(at.total({pair: w.item() for pair, w in given.items()}), lookahead)
+        for pair, w in given.items():  # the shared parameters after the step are a function of φ
+            slope = at.slope(at.loss(*pair))
+            for name in at.shared:
+                ahead.parameters[name] = ahead.parameters[name] - (w - w.detach()) * slope[name]
+        (slopes,) = torch.autograd.grad(ahead.main_mean(), own, materialize_grads=True)
+        phi[:] = moved_by_adamax(phi, slopes.tolist(), memory, lr)
+        return {pair: w.item() for pair, w in weights(leaf(phi), at).items()}
+
+    return weigh
+
+
+def auxilearn(hidden=None, every=10, lr=0.3, paper=False, alpha=0.1, terms=3):
+    phi, memory, steps = [], {}, []
+
+    def combined(own, auxiliary):
+        if hidden is None:
+            return sum(f * loss for f, loss in zip(own, auxiliary, strict=True))
+        n, total = len(auxiliary), 0.0
+        for h in range(hidden):
+            inner = sum(own[h * n + k] * loss for k, loss in enumerate(auxiliary)) + own[hidden * n + h]
+            total = total + own[hidden * (n + 1) + h] * torch.log(1 + torch.exp(inner))
+        return total
+
+    def bounded(i, n):
+        return hidden is None or not hidden * n <= i < hidden * (n + 1)
+
+    def weigh(at):
+        n = at.T - 1
+        if not steps:
+            spread = [] if hidden is None else [4 * h / (hidden - 1) - 2 for h in range(hidden)]
+            phi.extend([1.0] * n if hidden is None else [1.0] * (hidden * n) + spread + [1 / hidden] * hidden)
+        steps.append(None)
+        own, losses = leaf(phi), [leaf(loss) for loss in at.L]
+        of_losses = combined(own, losses[1:])
+        w = [1.0]
+        if n:
+            w += [s.item() for s in torch.autograd.grad(of_losses, losses[1:])]
+        used = [v if paper else v / at.T for v in w]
+        if n and len(steps) % every == 0:
+            means = [sum(at.loss(b, t) for b in at.labelled[t]) / max(at.n[t], 1) for t in range(at.T)]
+            means = [m if isinstance(m, torch.Tensor) else leaf(0.0) for m in means]
+            everything = list(at.parameters)
+            slope = at.flat(at.slope(means[0] + combined(own, means[1:]), create_graph=True), everything)
+            hessian = torch.stack([at.flat(at.slope_kept(one), everything) for one in slope])
+            direction = at.flat(at.slope(at.main_mean()), everything)
+            inverse = sum(
+                torch.linalg.matrix_power(torch.eye(len(slope), dtype=torch.float64) - alpha * hessian, j)
+                for j in range(terms + 1)
+            )
+            response = (alpha * inverse @ direction).detach()
+            (found,) = torch.autograd.grad(slope @ response, own, materialize_grads=True)
+            moved = moved_by_adamax(phi, (-found).tolist(), memory, lr)
+            phi[:] = [max(v, 0.0) if bounded(i, n) else v for i, v in enumerate(moved)]
+        return used
+
+    return weigh
+
+
+def arml(lr, paper=False):
+    alpha = []
+
+    def weigh(at):
+        n = at.T - 1
+        if not alpha:
+            alpha.extend([1.0] * n)
+        used = [v if paper else v / at.T for v in (1.0, *alpha)]
+        if n and at.n[0]:
+            own = leaf(alpha)
+            gap = at.g(0) - sum(own[k] * at.g(k + 1) for k in range(n))
+            (slope,) = torch.autograd.grad(gap @ gap, own)
+            moved = [a - lr * s for a, s in zip(alpha, slope.tolist(), strict=True)]
+            low, high = min(moved) - 1, max(moved)
+            for _ in range(200):  # halve the interval of the number to subtract
+                middle = (low + high) / 2
+                low, high = (middle, high) if sum(max(v - middle, 0) for v in moved) > n else (low, middle)
+            alpha[:] = [max(v - low, 0.0) for v in moved]
+        return used
+
+    return weigh
+
+
+def corrected(at, b, t, rate, auxiliaries):
+    """The loss of a label that is flipped at a rate."""
+    if at.tasks[t].kind != "binary" or (t > 0 and not auxiliaries):
+        return at.loss(b, t)
+    p = torch.exp(-at.loss(b, t))
+    return -torch.log((1 - rate) * p + rate * (1 - p))
+
+
+def noise_layer(auxiliaries):
+    def weigh(at):
+        weights = {}
+        for t in range(at.T):
+            rate = 1 / (1 + math.exp(-at.learned[t]))
+            for b in at.labelled[t]:
+                plain, noisy = at.slope(at.loss(b, t)), at.slope(corrected(at, b, t, rate, auxiliaries))
+                bias = f"heads.{t}.bias" if f"heads.{t}.bias" in plain else f"heads.{t}.2.bias"
+                weights[b, t] = (noisy[bias] / plain[bias])[0].item() / (at.T * at.n[t])
+        return weights
+
+    return weigh
+
+
 def library(weighting):
     def weigh(at):
         jacobian = torch.stack([at.g(t) for t in range(at.T)])
@@ -224,6 +365,8 @@ REFERENCES = {
     "GradNorm, paper": lambda: gradnorm(0.7, 0.3, paper=True),
     "GradientCosine": lambda: gradient_cosine(False),
     "GradientCosine, weighted": lambda: gradient_cosine(True),
+    "GradientCosine, meta": lambda: gradient_cosine(False, meta=True),
+    "GradientCosine, meta weighted": lambda: gradient_cosine(True, meta=True),
     "OLAux": lambda: olaux(2, 5.0),
     "OLAux, paper": lambda: olaux(3, 50.0, paper=True),
     "MetaTartan": lambda: tartan(0.5),
@@ -232,6 +375,14 @@ REFERENCES = {
     "HydaLearn, metric": lambda: hydalearn(2.0, metric=worst_error),
     "SLGrad": slgrad,
     "SLGrad, look-ahead": lambda: slgrad(0.3),
+    "MetaWeightNet": lambda: meta_weight_net(7, 0.01, LR),
+    "MetaWeightNet, no look-ahead": lambda: meta_weight_net(7, 0.5, 0.0),
+    "AuxiLearn": lambda: auxilearn(every=2),
+    "AuxiLearn, network": lambda: auxilearn(hidden=5, every=1, paper=True),
+    "ARML": lambda: arml(3.0),
+    "ARML, paper": lambda: arml(0.05, paper=True),
+    "NoiseLayer": lambda: noise_layer(auxiliaries=False),
+    "NoiseLayer, auxiliaries": lambda: noise_layer(auxiliaries=True),
     "OrthogonalGradients": lambda: uniform,
     "MGDA": lambda: library(aggregation.MGDAWeighting()),
     "CAGrad": lambda: library(aggregation.CAGradWeighting(c=0.5)),
@@ -245,7 +396,8 @@ def slow_run(name, network, n_steps):
     """Per step: sample weights, objective, its gradients by name and for what is learned; plain SGD in between."""
     weigh = REFERENCES[name]()
     parameters = network.parameters
-    learned = [0.0] * len(network.tasks)
+    start = {"NoiseLayer": math.log(0.2 / 0.8), "NoiseLayer, auxiliaries": math.log(0.6 / 0.4)}.get(name, 0.0)
+    learned = [start] * len(network.tasks)
     for k in range(n_steps):
         at = Slow(network, parameters, k, epoch=k // 2, learned=learned)
         weights = weigh(at)
@@ -275,6 +427,17 @@ def slow_run(name, network, n_steps):
                 variance = math.exp(learned[t])
                 objective += scale * math.log(1 + variance)
                 slope[t] = -by_task[t] * at.L[t] + scale * variance / (1 + variance)
+        if name.startswith("NoiseLayer"):
+            logits = leaf(learned)
+            parts = [
+                corrected(at, b, t, torch.sigmoid(logits[t]), "auxiliaries" in name) / (at.T * at.n[t])
+                for t in range(at.T)
+                for b in at.labelled[t]
+            ]
+            total = sum(parts) + 0 * logits.sum()
+            objective, gradients = total.item(), at.slope_kept(total)
+            (found,) = torch.autograd.grad(total, logits)
+            slope = found.tolist()
         yield at, weights, objective, gradients, slope
         parameters = {key: p.detach() - LR * gradients[key].detach() for key, p in parameters.items()}
         learned = [s - LR * ds for s, ds in zip(learned, slope, strict=True)]
