@@ -24,6 +24,8 @@ TaskGradients = dict[str, Tensor | dict[int, Tensor]]
 """Gradients of T mean losses by parameter: (T, ..., *), or task number to (..., *), where tasks that are not
 there, as those of other heads, have a zero gradient."""
 
+Total = Callable[[dict[str, Tensor | None], Params], dict[str, Tensor | None]]
+
 OF_META = frozenset({"alignment", "meta_alignment", "meta_norm"})
 """Fields of a :class:`Signal` that need the meta gradient."""
 
@@ -105,6 +107,9 @@ class Problem:
             the same function at every call, random masks included.
         columns: to each task's own losses, T of (..., B), the same numbers as ``losses``; a task's gradient
             then leaves the other tasks' heads alone. For tasks one after the other only.
+        total: sums gradients by name over processes, with the parameters as second argument
+            (:func:`mtlkit.ranks.total`). All functions above then give numbers of the whole batch, whose
+            gradient within one process is its share. For tasks one after the other only.
     """
 
     parameters: Params
@@ -118,6 +123,7 @@ class Problem:
     stacked_tasks: bool = False
     two_pass: bool = False
     columns: Callable[[Params], Sequence[Tensor]] | None = None
+    total: Total | None = None
 
 
 @dataclass(frozen=True)
@@ -162,17 +168,17 @@ def measure(
     found = {name: value for name, value in given.items() if name in reads or name == "present"}
     reads_meta = not OF_META.isdisjoint(reads)
     live = columns = task_gradients = direction = None
-    measured_at = problem
+    measured_at, total = problem, problem.total or _alone
     if lookahead is not None and reads_meta:
         live = problem.losses(problem.parameters)
         measured_at = _ahead(problem, live, present, *lookahead)
     if reads_meta:
         own = {name: measured_at.parameters[name] for name in problem.shared}
-        direction = gradient(measured_at.meta_loss(own), own)
+        direction = total(gradient(measured_at.meta_loss(own), own), own)
     if "alignment" in reads:
         together = live is None and not problem.two_pass
         with torch.set_grad_enabled(together):
-            losses, found["alignment"] = aligned_losses(measured_at.losses, own, direction)
+            losses, found["alignment"] = aligned_losses(measured_at.losses, own, direction, total)
         live = losses if together else live
     if live is None and problem.columns is not None and not problem.stacked_tasks and not OF_TASKS.isdisjoint(reads):
         columns = problem.columns(problem.parameters)
@@ -188,7 +194,7 @@ def measure(
     if columns is not None:
         means = [mean_losses(c.unsqueeze(-1), present[..., [t]]).squeeze(-1) for t, c in enumerate(columns)]
     if not {"gramian", "meta_alignment", "gains"}.isdisjoint(reads):
-        task_gradients = _each_task(means, problem.parameters, problem.stacked_tasks, differentiable)
+        task_gradients = _each_task(means, problem.parameters, problem.stacked_tasks, total, differentiable)
         if "gramian" in reads:
             found["gramian"] = gramian(dense(task_gradients, shared, present.shape[-1]), len(runs))
         if "meta_alignment" in reads:
@@ -200,7 +206,7 @@ def measure(
             )
     if "last_norms" in reads:
         last = {name: problem.parameters[name] for name in problem.last}
-        rows = dense(_each_task(means, last, problem.stacked_tasks), last, present.shape[-1])
+        rows = dense(_each_task(means, last, problem.stacked_tasks, total), last, present.shape[-1])
         found["last_norms"] = _norm(rows, 1 + len(runs)).movedim(0, -1)
     for name in reads:
         if found.get(name) is None and name != "losses":
@@ -217,6 +223,7 @@ def _ahead(problem: Problem, losses: Tensor, present: Tensor, step: float, weigh
         )
     terms = torch.where(present, weights, 0) * losses if by_sample else weights * mean_losses(losses, present)
     moved = gradient(terms.sum(), problem.parameters, retain_graph=True)
+    moved = (problem.total or _alone)(moved, problem.parameters)
     ahead = {name: (value - step * moved[name]).detach().requires_grad_() for name, value in problem.parameters.items()}
     return replace(
         problem,
@@ -224,6 +231,11 @@ def _ahead(problem: Problem, losses: Tensor, present: Tensor, step: float, weigh
         losses=lambda own: problem.losses({**ahead, **own}),
         meta_loss=lambda own: problem.meta_loss({**ahead, **own}),
     )
+
+
+def _alone(found: dict[str, Tensor | None], parameters: Params) -> dict[str, Tensor | None]:
+    """The sum over one process."""
+    return found
 
 
 def gradient(loss: Tensor, parameters: Params, **options: bool) -> Params:
@@ -237,7 +249,7 @@ def gradient(loss: Tensor, parameters: Params, **options: bool) -> Params:
 
 
 def _each_task(
-    means: Tensor | Sequence[Tensor], parameters: Params, stacked: bool, create_graph: bool = False
+    means: Tensor | Sequence[Tensor], parameters: Params, stacked: bool, total: Total, create_graph: bool = False
 ) -> TaskGradients:
     """Gradients of each task's mean loss, (..., T) or T of (...)."""
     if stacked and means.requires_grad:
@@ -258,7 +270,7 @@ def _each_task(
         }
         return {name: zero[name] if g is None else g for name, g in zip(parameters, found, strict=True)}
     each = means.unbind(-1) if isinstance(means, Tensor) else means
-    rows = [_reached(mean, parameters, create_graph) for mean in each]
+    rows = [total(_reached(mean, parameters, create_graph), parameters) for mean in each]
     return {name: {t: row[name] for t, row in enumerate(rows) if row[name] is not None} for name in parameters}
 
 
@@ -363,7 +375,9 @@ def score(metric: Callable[[Tensor, Tensor], Tensor | float], task: Task, output
     return value.reshape(()).detach()
 
 
-def aligned_losses(losses: Callable[[Params], Tensor], shared: Params, direction: Params) -> tuple[Tensor, Tensor]:
+def aligned_losses(
+    losses: Callable[[Params], Tensor], shared: Params, direction: Params, total: Total = _alone
+) -> tuple[Tensor, Tensor]:
     """Per-sample losses (with tape) and their alignment with ``direction`` (detached), both (..., B, T).
 
     δ_bt = ⟨∇_θ ℓ_bt, g⟩ is the derivative of ℓ_bt along g, so one forward-mode product gives all
@@ -377,7 +391,7 @@ def aligned_losses(losses: Callable[[Params], Tensor], shared: Params, direction
             live, tangent = forward_ad.unpack_dual(losses(dual))
             return live, torch.zeros_like(live) if tangent is None else tangent.detach()
     except NotImplementedError:
-        return _aligned_in_reverse(losses, shared, direction)
+        return _aligned_in_reverse(losses, shared, direction, total)
 
 
 FUSED_BYTES = 100 * 2**20
@@ -410,10 +424,13 @@ def prefers_two_passes(losses: Callable[[Params], Tensor], parameters: Params) -
     return outputs.bytes > FUSED_BYTES
 
 
-def _aligned_in_reverse(losses: Callable[[Params], Tensor], shared: Params, direction: Params) -> tuple[Tensor, Tensor]:
+def _aligned_in_reverse(
+    losses: Callable[[Params], Tensor], shared: Params, direction: Params, total: Total
+) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         live = losses(shared)
         weights = torch.ones_like(live, requires_grad=True)
         slope = gradient((weights * live).sum(), shared, create_graph=True)
         along = sum((slope[name] * direction[name]).sum() for name in shared)
-        return live, gradient(along, {"weights": weights}, retain_graph=True)["weights"]
+        own = {"weights": weights}
+        return live, total(gradient(along, own, retain_graph=True), own)["weights"]

@@ -281,7 +281,7 @@ def test_learned_weights_know_the_kinds_of_the_tasks():
     weigh = weigher(build(), mtl.Uncertainty())
     weigh(*batch()).backward()
     torch.testing.assert_close(weigh.weights, torch.tensor([0.5, 1.0, 1.0]).double() / 3)
-    assert weigh.parameters()[0].grad.all()
+    assert weigh.learned.grad.all()
 
 
 def test_uniform_is_plain_training_to_the_last_bit():
