@@ -94,19 +94,20 @@ class Replay:
         return {name: _wide(output) for name, output in outputs.items()}
 
 
-    def _contexts(self, device: str) -> list[Callable[[], contextlib.AbstractContextManager]]:
-        """What the forward pass runs under: the caller's autocast, and kernels that a method can differentiate."""
-        dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
-        contexts = [functools.partial(torch.autocast, device, dtype, enabled, cache_enabled=False)]
-        reads = self.weighting.reads
-        if "torch._dynamo" in sys.modules and not (OF_META | OF_TASKS).isdisjoint(reads):
-            contexts.append(functools.partial(torch.compiler.set_stance, "force_eager"))
-        if "alignment" in reads or (self.weighting.penalises and "gramian" in reads):
-            contexts.append(functools.partial(sdpa_kernel, SDPBackend.MATH))
-            if any(isinstance(module, nn.RNNBase) for module in self.model.modules()):
-                contexts.append(functools.partial(torch.backends.cudnn.flags, enabled=False))
-        return contexts
-
+def contexts(
+    weighting: Weighting, model: nn.Module, device: str
+) -> list[Callable[[], contextlib.AbstractContextManager]]:
+    """What the forward pass runs under: the caller's autocast, and what a method can differentiate."""
+    dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+    found = [functools.partial(torch.autocast, device, dtype, enabled, cache_enabled=False)]
+    reads = weighting.reads
+    if "torch._dynamo" in sys.modules and not (OF_META | OF_TASKS).isdisjoint(reads):
+        found.append(functools.partial(torch.compiler.set_stance, "force_eager"))
+    if "alignment" in reads or (weighting.penalises and "gramian" in reads):
+        found.append(functools.partial(sdpa_kernel, SDPBackend.MATH))
+        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            found.append(functools.partial(torch.backends.cudnn.flags, enabled=False))
+    return found
 
 
 def check_inputs(x: Any, where: str) -> None:
@@ -118,7 +119,8 @@ def check_inputs(x: Any, where: str) -> None:
                 f"{where}: the inputs are a {type(item).__name__}, expected what the model takes, such as "
                 "torch.tensor(table.to_numpy(), dtype=torch.float32)"
             )
-        if isinstance(item, Tensor) and item.layout == torch.strided and item.device.type == "cpu":
+        plain = isinstance(item, Tensor) and item.layout == torch.strided and item.is_floating_point()
+        if plain and item.device.type == "cpu":
             rows = item.isnan().nonzero()
             if len(rows):
                 warnings.warn(f"{where}: NaN in the inputs, first in row {rows[0, 0]} of the batch", stacklevel=5)

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import re
-import sys
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import disable_saved_tensors_hooks
-from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_unflatten
 
 from mtlkit.ranks import Rows, in_any, several, total
-from mtlkit.signals import OF_META, OF_TASKS, Params, Problem, mean_losses, prefers_two_passes, score
+from mtlkit.replay import Replay, check_inputs, contexts
+from mtlkit.signals import OF_META, Params, Problem, mean_losses, prefers_two_passes, score
 from mtlkit.tasks import Packed, Task, check_tasks, pack, per_sample_losses, presence, separate_losses
 from mtlkit.weighting import Weighting, step
 
@@ -196,7 +191,7 @@ class Weigher(nn.Module):
             self.model,
             parameters,
             buffers={name: value.detach().clone() for name, value in self.model.named_buffers()},
-            contexts=self._contexts(first.device.type),
+            contexts=contexts(self.weighting, self.model, first.device.type),
         )
         targets = _packed(self.tasks, y, "y")
         check_inputs(x, "x")
