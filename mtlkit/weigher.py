@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_unflatten
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_structure, tree_unflatten
 
 from mtlkit.ranks import Rows, in_any, several, total
 from mtlkit.replay import Replay, check_inputs, contexts
@@ -123,7 +123,7 @@ class Weigher(nn.Module):
         self._shared = _names(model, shared, "shared")
         self._last = None if last is None else _names(model, last, "last")
         like = first.new_zeros((), dtype=_precision(first))
-        leaves, self._form = tree_flatten_with_path(weighting.init(len(self.tasks), like))
+        leaves, _ = tree_flatten_with_path(weighting.init(len(self.tasks), like))
         self._leaves = ["state" + re.sub(r"\W+", "_", keystr(path)) for path, _ in leaves]
         for name, (_, leaf) in zip(self._leaves, leaves, strict=True):
             self.register_buffer(name, leaf.clone())
@@ -233,7 +233,8 @@ class Weigher(nn.Module):
             given["noise"] = noise.to(first.device, _precision(first))
         if "epoch" in self.weighting.reads:
             given["epoch"] = torch.tensor(epoch, device=first.device)
-        state = tree_unflatten([getattr(self, name) for name in self._leaves], self._form)
+        form = tree_structure(self.weighting.init(len(self.tasks), torch.zeros(())))
+        state = tree_unflatten([getattr(self, name) for name in self._leaves], form)
         with torch.autocast(first.device.type, enabled=False):
             taken = step(self.weighting, problem, state, **given)
         for name, leaf in zip(self._leaves, tree_leaves(taken.state), strict=True):

@@ -1,6 +1,7 @@
-"""Training with ``mtlkit.Weigher``: one process with whole batches, or one of several with its rows of them."""
+"""Training with ``mtlkit.Weigher``: one process with whole batches, or one of two with its rows of them."""
 
 import datetime
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -10,121 +11,157 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import mtlkit as mtl
+from mtlkit import signals
 
 STEPS, BATCH, META = 5, 8, 6
-HALVES = (slice(0, 4), slice(4, 8)), (slice(0, 3), slice(3, 6))
+
+
+class Setting(NamedTuple):
+    """How the two processes share the work.
+
+    rows: each process's of the training batch and of the meta batch.
+    wrapped: what stands in DistributedDataParallel: "model", "both" (model and Weigher in one module) or nothing.
+    calls: of the Weigher in each step, which share its batch.
+    opaque: whether the trunk has an operator without forward mode.
+    fused: largest forward pass whose alignment is measured in one pass.
+    """
+
+    rows: tuple = (slice(0, 4), slice(4, 8)), (slice(0, 3), slice(3, 6))
+    wrapped: str = ""
+    calls: int = 1
+    opaque: bool = False
+    fused: int = signals.FUSED_BYTES
+
+
 UNEVEN = (slice(0, 7), slice(7, 8)), (slice(0, 0), slice(0, 6))
 SETTINGS = {
-    "plain model": (HALVES, False, 1),
-    "wrapped model, uneven rows": (UNEVEN, True, 1),
-    "two calls a step": (HALVES, False, 2),
+    "halves": Setting(),
+    "uneven rows, wrapped model": Setting(rows=UNEVEN, wrapped="model"),
+    "wrapped together": Setting(wrapped="both"),
+    "two calls a step": Setting(calls=2),
+    "differentiated twice": Setting(opaque=True),
+    "two passes": Setting(fused=0),
 }
+OF_EACH_KIND = (
+    "Uniform", "Uncertainty", "SLAW, paper", "GradNorm, paper", "OLAux", "PCGrad", "HydaLearn", "SLGrad, look-ahead",
+    "OrthogonalGradients",
+)  # fmt: skip
+CASES = [(method, setting) for method in METHODS for setting in list(SETTINGS)[:2]]
+CASES += [(method, setting) for method in OF_EACH_KIND for setting in list(SETTINGS)[2:4]]
+CASES += [(method, setting) for method in ("SLGrad", "SLGrad, look-ahead") for setting in list(SETTINGS)[4:]]
 
 
-def network():
-    return Network(3, 3, STEPS, BATCH, META)
+class Opaque(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
 
 
-def rows_of(part, x, y):
-    return x[part], {name: label[part] for name, label in y.items()}
-
-
-def parts(mine, calls):
-    """This process's rows of each of the calls of a step, between which the batch is divided."""
-    return [[mine]] if calls == 1 else [[slice(mine.start // 2 + 4 * k, mine.stop // 2 + 4 * k)] for k in range(calls)]
-
-
-def train(make, setting, rank=None):
-    """Loss and weights of every call, and what is left: parameters, learned weights, state."""
-    rows, wrapped, calls = SETTINGS[setting]
-    mine, mine_meta = (slice(0, BATCH), slice(0, META)) if rank is None else (rows[0][rank], rows[1][rank])
-    net = network()
-    model = net.model
-    given = DistributedDataParallel(model) if wrapped and rank is not None else model
-    weigh = mtl.Weigher(given, net.tasks, make(3), shared=model.trunk, lr=LR)
-    descent = torch.optim.SGD([*model.parameters(), *weigh.parameters()], lr=LR, momentum=0.9, weight_decay=0.01)
-    found = {"losses": [], "weights": []}
-    for k in range(STEPS):
-        meta = rows_of(mine_meta, net.x_meta[k], {name: label[k] for name, label in net.y_meta.items()})
-        batch = net.x[k], {name: label[k] for name, label in net.y.items()}
-        descent.zero_grad()
-        for [part] in parts(mine, calls):
-            loss = weigh(*rows_of(part, *batch), meta=meta, epoch=k // 2)
-            (loss / calls).backward()
-            found["losses"].append(loss.detach())
-            found["weights"].append(weigh.weights)
-        descent.step()
-        with torch.no_grad():
-            given(batch[0])
-    state = {name: value for name, value in weigh.state_dict().items() if name != "learned"}
-    return found | {"parameters": dict(model.state_dict()), "learned": weigh.learned, "state": state}
+class Twice(nn.Module):
+    def forward(self, x):
+        return Opaque.apply(x)
 
 
 class Both(nn.Module):
-    """Model and Weigher in one module, as a framework wraps them."""
+    """Model and Weigher in one module, as a framework has them."""
 
-    def __init__(self, weighting):
+    def __init__(self, model, weigh):
         super().__init__()
-        net = network()
-        self.model = net.model
-        self.weigh = mtl.Weigher(self.model, net.tasks, weighting, shared=self.model.trunk, lr=LR)
+        self.model, self.weigh = model, weigh
 
     def forward(self, *batch, **options):
         return self.weigh(*batch, **options)
 
 
-def train_inside(make, rank=None):
-    """The same for DistributedDataParallel around model and Weigher together."""
-    both, net = Both(make(3)), network()
-    outer = both if rank is None else DistributedDataParallel(both)
-    mine, mine_meta = (slice(0, BATCH), slice(0, META)) if rank is None else (part[rank] for part in HALVES)
+def take(rows, x, y):
+    return x[rows], {name: label[rows] for name, label in y.items()}
+
+
+def train(method, setting, rank=None):
+    """Losses and weights of all calls, and what they leave: parameters and the weighting's state."""
+    setting = SETTINGS[setting]
+    mine, mine_meta = (part if rank is None else part[rank] for part in setting.rows)
+    if rank is None:
+        mine, mine_meta = slice(0, BATCH), slice(0, META)
+    net = Network(3, 3, STEPS, BATCH, META)
+    model = net.model
+    if setting.opaque:
+        model.trunk.append(Twice())
+    given = DistributedDataParallel(model) if setting.wrapped == "model" and rank is not None else model
+    weigh = mtl.Weigher(given, net.tasks, METHODS[method](3), shared=model.trunk, lr=LR)
+    both = Both(model, weigh)
+    call = DistributedDataParallel(both) if setting.wrapped == "both" and rank is not None else both
     descent = torch.optim.SGD(both.parameters(), lr=LR, momentum=0.9, weight_decay=0.01)
+    found = {"losses": [], "weights": []}
+    signals.FUSED_BYTES = setting.fused
     for k in range(STEPS):
-        meta = rows_of(mine_meta, net.x_meta[k], {name: label[k] for name, label in net.y_meta.items()})
-        loss = outer(*rows_of(mine, net.x[k], {n: y[k] for n, y in net.y.items()}), meta=meta, epoch=k // 2)
+        batch = net.x[k], {name: label[k] for name, label in net.y.items()}
+        meta = take(mine_meta, net.x_meta[k], {name: label[k] for name, label in net.y_meta.items()})
         descent.zero_grad()
-        loss.backward()
+        for part in range(setting.calls):
+            start, size = part * BATCH // setting.calls, BATCH // setting.calls
+            rows = slice(start + mine.start // setting.calls, start + mine.stop // setting.calls)
+            assert rows.stop <= start + size
+            loss = call(*take(rows, *batch), meta=meta, epoch=k // 2)
+            (loss / setting.calls).backward()
+            found["losses"].append(loss.detach())
+            found["weights"].append(weigh.weights)
         descent.step()
-    return dict(both.state_dict())
+        with torch.no_grad():
+            given(batch[0])  # as in validation
+    signals.FUSED_BYTES = Setting().fused
+    return found | {"state": dict(both.state_dict())}
 
 
 class Loose(nn.Module):
-    """A head that only some batches reach, and a part that none does."""
+    """One head is reached by rows with a positive x, another by none."""
 
     def __init__(self):
         super().__init__()
         self.trunk, self.a, self.b, self.never = (nn.Linear(4, n).double() for n in (4, 1, 1, 1))
 
     def forward(self, x):
-        features = self.trunk(x).tanh()
-        b = self.b(features) if (x[:, 0] > 0).any() else features[:, :1].detach()
+        features, positive = self.trunk(x).tanh(), x[:, 0] > 0
+        b = features.new_zeros(len(x), 1)
+        if positive.any():
+            b = b.index_put((positive,), self.b(features[positive]))
         return {"a": self.a(features), "b": b}
 
 
 def train_loose(rank=None):
-    torch.manual_seed(0)
-    model = Loose()
+    """Parameters after a step of several methods; only process 0 reaches head b."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, x = Loose(), torch.randn(8, 4, dtype=torch.float64)
     tasks = mtl.Task("a", "regression"), mtl.Task("b", "regression")
-    x = torch.randn(8, 4, dtype=torch.float64)
-    x[:4, 0], x[4:, 0] = x[:4, 0].abs(), -x[4:, 0].abs()
+    x[:, 0] = x[:, 0].abs() * torch.tensor([1, -1]).repeat_interleave(4)
     y = {"a": x.sum(1), "b": x.prod(1)}
+    before = dict(copy_of(model))
     descent = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
     for weighting in (mtl.Uniform(), mtl.GradientCosine(), mtl.SLGrad()):
-        part = slice(0, 8) if rank is None else HALVES[0][rank]
+        rows = slice(0, 8) if rank is None else Setting().rows[0][rank]
         weigh = mtl.Weigher(model, tasks, weighting, shared=model.trunk)
         descent.zero_grad()
-        weigh(*rows_of(part, x, y), meta=(x, y)).backward()
+        weigh(*take(rows, x, y), meta=take(rows, x, y)).backward()
         descent.step()
-    return dict(model.state_dict())
+    return before, dict(copy_of(model))
 
 
-def faults(rank):
-    """What each process says of a meta batch without a label, and of one that only one process has."""
-    net, said = network(), []
+def copy_of(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def what_is_said(rank):
+    """Of meta batches without a label of the main task: in both processes, and in process 0 alone."""
+    net, said = Network(3, 3, STEPS, BATCH, META), []
     weigh = mtl.Weigher(net.model, net.tasks, mtl.SLGrad(), shared=net.model.trunk)
     batch = net.x[1], {name: label[1] for name, label in net.y.items()}
     for labelled in ((), (1,)):
-        main = torch.full((META,), float("nan" if rank not in labelled else 1.0), dtype=torch.float64)
+        main = torch.full((META,), 1.0 if rank in labelled else torch.nan, dtype=torch.float64)
         try:
             weigh(*batch, meta=(net.x_meta[1], {"t0": main}))
             said.append("")
@@ -133,22 +170,12 @@ def faults(rank):
     return said
 
 
-def everything(rank=None):
-    found = {
-        (name, setting): train(method.make, setting, rank) for name, method in METHODS.items() for setting in SETTINGS
-    }
-    found |= {(name, "inside"): train_inside(method.make, rank) for name, method in METHODS.items()}
-    found["loose"] = train_loose(rank)
-    return found
-
-
 def process(rank, folder):
-    """One of two processes; leaves what it found in the folder."""
+    """One of two processes, which leaves what it found in the folder."""
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", f"file://{folder}/group", rank=rank, world_size=2, timeout=datetime.timedelta(minutes=2)
-    )
-    found = everything(rank)
-    found["faults"] = faults(rank)
+    limit = datetime.timedelta(minutes=5)
+    dist.init_process_group("gloo", f"file://{folder}/group", rank=rank, world_size=2, timeout=limit)
+    found = {case: train(*case, rank) for case in CASES}
+    found |= {"loose": train_loose(rank), "said": what_is_said(rank)}
     dist.destroy_process_group()
     torch.save(found, folder / f"{rank}.pt")
