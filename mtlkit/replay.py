@@ -110,6 +110,18 @@ def contexts(
     return found
 
 
+def uncompiled(function: Callable) -> Callable:
+    """The function as it is, also within a program that ``torch.compile`` traces; its import waits until then."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if "torch._dynamo" in sys.modules:
+            return torch.compiler.disable(function)(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return run
+
+
 def check_inputs(x: Any, where: str) -> None:
     """Refuse tables, and warn of NaN in inputs on the CPU."""
     args, kwargs = _arguments(x)
@@ -123,7 +135,7 @@ def check_inputs(x: Any, where: str) -> None:
         if plain and item.device.type == "cpu":
             rows = item.isnan().nonzero()
             if len(rows):
-                warnings.warn(f"{where}: NaN in the inputs, first in row {rows[0, 0]} of the batch", stacklevel=5)
+                warnings.warn(f"{where}: NaN in the inputs, first in row {rows[0, 0]} of the batch", stacklevel=2)
 
 
 def _arguments(x: Any) -> tuple[tuple, dict[str, Any]]:

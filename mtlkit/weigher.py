@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_structure, tree_unflatten
 
 from mtlkit.ranks import Rows, in_any, several, total
-from mtlkit.replay import Replay, check_inputs, contexts
+from mtlkit.replay import Replay, check_inputs, contexts, uncompiled
 from mtlkit.signals import OF_META, Params, Problem, mean_losses, prefers_two_passes, score
 from mtlkit.tasks import Packed, Task, check_tasks, pack, per_sample_losses, presence, separate_losses
 from mtlkit.weighting import Weighting, step
@@ -141,7 +141,7 @@ class Weigher(nn.Module):
         """The model that it weighs, without a DistributedDataParallel around it."""
         return self._held[0]
 
-    @torch.compiler.disable
+    @uncompiled
     def forward(
         self,
         x: Any,
@@ -315,8 +315,8 @@ def _refuse_another(weigher: Weigher, state: Mapping[str, Any], prefix: str, *_:
 
 def _outline(state: Mapping[str, Tensor], prefix: str, start: int) -> str:
     name = bytes(state[f"{prefix}_extra_state"][start:].tolist()).decode()
-    shapes = [tuple(v.shape) for key, v in state.items() if key.startswith((f"{prefix}state", f"{prefix}learned"))]
-    return f"{name} with tensors of shapes {shapes}"
+    own = sorted(key for key in state if key.startswith((f"{prefix}state", f"{prefix}learned")))
+    return f"{name} with tensors of shapes {[tuple(state[key].shape) for key in own]}"
 
 
 def _losses(run: Replay, tasks: Sequence[Task], targets: Packed, own: Params) -> Tensor:
