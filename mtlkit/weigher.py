@@ -302,6 +302,15 @@ class Weigher(nn.Module):
         """Continue the random numbers."""
         self._generator.set_state(state[: len(self._generator.get_state())].cpu().clone())
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A generator itself does not survive the way to a spawned process.
+        return self.__dict__ | {"_generator": bytes(self._generator.get_state().tolist())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        generator = torch.Generator()
+        generator.set_state(torch.tensor(list(state["_generator"]), dtype=torch.uint8))
+        super().__setstate__(state | {"_generator": generator})
+
 
 def _refuse_another(weigher: Weigher, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
     """Before loading: ValueError for the state of another weighting or another number of tasks."""

@@ -170,12 +170,12 @@ def what_is_said(rank):
     return said
 
 
-def process(rank, folder):
+def process(rank, folder, sent):
     """One of two processes, which leaves what it found in the folder."""
     torch.set_num_threads(1)
     limit = datetime.timedelta(minutes=5)
     dist.init_process_group("gloo", f"file://{folder}/group", rank=rank, world_size=2, timeout=limit)
     found = {case: train(*case, rank) for case in CASES}
-    found |= {"loose": train_loose(rank), "said": what_is_said(rank)}
+    found |= {"loose": train_loose(rank), "said": what_is_said(rank), "sent": sent.state_dict()}
     dist.destroy_process_group()
     torch.save(found, folder / f"{rank}.pt")

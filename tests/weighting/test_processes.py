@@ -6,16 +6,25 @@ import torch.distributed as dist
 from methods import METHODS
 from networks import LR, Network
 from processes import BATCH, CASES, META, process, take, train, train_loose
+from torch import nn
 
 import mtlkit as mtl
 from mtlkit.ranks import Rows, several
+
+
+def sent():
+    """A Weigher whose random numbers are not at their start."""
+    net = Network(3, 3, 1, BATCH, META)
+    weigh = mtl.Weigher(net.model, net.tasks, mtl.RandomWeighting(), shared=net.model.trunk, seed=3)
+    weigh(net.x[0], {name: label[0] for name, label in net.y.items()})
+    return weigh
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """What both processes found."""
     folder = tmp_path_factory.mktemp("processes")
-    torch.multiprocessing.spawn(process, (folder,), nprocs=2)
+    torch.multiprocessing.spawn(process, (folder, sent()), nprocs=2)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
@@ -43,6 +52,11 @@ def test_a_head_that_one_process_reaches_and_one_that_none_does(two):
     assert not torch.allclose(one["b.weight"], before["b.weight"] * 0.99**3)
 
 
+def test_a_weigher_reaches_a_spawned_process_as_it_is(two):
+    for found in two:
+        torch.testing.assert_close(found["sent"], sent().state_dict(), rtol=0, atol=0)
+
+
 def test_a_meta_batch_without_the_main_label_is_refused_in_all_processes_or_in_none(two):
     for found in two:
         nowhere, in_one = found["said"]
@@ -59,6 +73,9 @@ def test_without_other_processes_nothing_is_exchanged(monkeypatch, tmp_path):
     dist.init_process_group("gloo", f"file://{tmp_path}/group", rank=0, world_size=1)
     try:
         assert not several()
+        wrapped = nn.Sequential(nn.parallel.DistributedDataParallel(nn.Linear(4, 1)))
+        with pytest.raises(ValueError, match="the model holds a DistributedDataParallel, expected it outermost"):
+            mtl.Weigher(wrapped, [mtl.Task("a", "regression")], mtl.Uniform(), shared=wrapped)
         tensor = torch.ones(3)
         assert Rows(3, tensor.device).gather(tensor) is tensor
         found.append(train("SLGrad", "halves"))
