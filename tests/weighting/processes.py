@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-from methods import METHODS
+from methods import METHODS, Method
 from networks import LR, Network
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -14,6 +14,17 @@ import mtlkit as mtl
 from mtlkit import signals
 
 STEPS, BATCH, META = 5, 8, 6
+
+
+def median_error(output, target):
+    """A metric of the whole batch that is no mean over parts of it."""
+    return float((output.squeeze(1) - target).abs().median())
+
+
+METHODS = METHODS | {
+    f"HydaLearn, median of the {on} batch": Method(lambda n, on=on: mtl.HydaLearn(0.5, on, median_error))
+    for on in ("meta", "batch")
+}
 
 
 class Setting(NamedTuple):
