@@ -425,7 +425,7 @@ def prefers_two_passes(losses: Callable[[Params], Tensor], parameters: Params) -
 
 
 def _aligned_in_reverse(
-    losses: Callable[[Params], Tensor], shared: Params, direction: Params, total: Total
+    losses: Callable[[Params], Tensor], shared: Params, direction: Params, total: Total = _alone
 ) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         live = losses(shared)

@@ -22,7 +22,7 @@ def median_error(output, target):
 
 
 METHODS = METHODS | {
-    f"HydaLearn, median of the {on} batch": Method(lambda n, on=on: mtl.HydaLearn(0.5, on, median_error))
+    f"HydaLearn, median on {on}": Method(lambda n, on=on: mtl.HydaLearn(0.5, on, median_error))
     for on in ("meta", "batch")
 }
 
