@@ -74,7 +74,7 @@ class Weigher(nn.Module):
         seed: of the weighting's own random numbers, the same in all processes.
 
     Attributes:
-        weights: of the last call, (T,) for mean losses or (B, T) for per-sample losses; None before.
+        weights: of the last call, (T,) for mean losses or (B, T) for this process's samples; None before.
         learned: what the optimiser learns for the weighting, or None.
 
     Raises:
