@@ -24,6 +24,8 @@ TaskGradients = dict[str, Tensor | dict[int, Tensor]]
 """Gradients of T mean losses by parameter: (T, ..., *), or task number to (..., *), where tasks that are not
 there, as those of other heads, have a zero gradient."""
 
+Total = Callable[[dict[str, Tensor | None], Params], dict[str, Tensor | None]]
+
 OF_META = frozenset({"alignment", "meta_alignment", "meta_norm"})
 """Fields of a :class:`Signal` that need the meta gradient."""
 
@@ -148,6 +150,9 @@ class Problem:
             then leaves the other tasks' heads alone. For tasks one after the other only.
         penalty: to a term (...) that the model adds to the objective, the same for all weightings. It is no task's
             loss: no field of the signal sees it.
+        total: sums gradients by name over processes, with the parameters as second argument
+            (:func:`mtlkit.ranks.total`). All functions above then give numbers of the whole batch, whose
+            gradient within one process is its share. For tasks one after the other only.
     """
 
     parameters: Params
@@ -162,6 +167,7 @@ class Problem:
     two_pass: bool = False
     columns: Callable[[Params], Sequence[Tensor]] | None = None
     penalty: Callable[[Params], Tensor] | None = None
+    total: Total | None = None
 
 
 @dataclass(frozen=True)
@@ -208,20 +214,20 @@ def measure(
     found = {name: value for name, value in given.items() if name in reads or name == "present"}
     reads_meta = not OF_META.isdisjoint(reads)
     live = columns = task_gradients = direction = None
-    measured_at = problem
+    measured_at, total = problem, problem.total or _alone
     if lookahead is not None and reads_meta:
         lookahead = Lookahead(*lookahead)
         live = problem.losses(problem.parameters)
         measured_at = _ahead(problem, live, present, lookahead)
     if reads_meta:
         own = {name: measured_at.parameters[name] for name in problem.shared}
-        direction = gradient(measured_at.meta_loss(own), own)
+        direction = total(gradient(measured_at.meta_loss(own), own), own)
     if lookahead is not None and not lookahead.losses_too:
         measured_at, own = problem, shared
     if "alignment" in reads:
         together = live is None and not problem.two_pass
         with torch.set_grad_enabled(together):
-            losses, found["alignment"] = aligned_losses(measured_at.losses, own, direction)
+            losses, found["alignment"] = aligned_losses(measured_at.losses, own, direction, total)
         live = losses if together else live
     if live is None and problem.columns is not None and not problem.stacked_tasks and not OF_TASKS.isdisjoint(reads):
         columns = problem.columns(problem.parameters)
@@ -239,7 +245,7 @@ def measure(
     if columns is not None:
         means = [mean_losses(c.unsqueeze(-1), present[..., [t]]).squeeze(-1) for t, c in enumerate(columns)]
     if not {"gramian", "meta_alignment", "gains"}.isdisjoint(reads):
-        task_gradients = _each_task(means, problem.parameters, problem.stacked_tasks, differentiable)
+        task_gradients = _each_task(means, problem.parameters, problem.stacked_tasks, total, differentiable)
         if "gramian" in reads:
             found["gramian"] = gramian(dense(task_gradients, shared, present.shape[-1]), len(runs))
         if "meta_alignment" in reads:
@@ -251,7 +257,7 @@ def measure(
             )
     if "last_norms" in reads:
         last = {name: problem.parameters[name] for name in problem.last}
-        rows = dense(_each_task(means, last, problem.stacked_tasks), last, present.shape[-1])
+        rows = dense(_each_task(means, last, problem.stacked_tasks, total), last, present.shape[-1])
         found["last_norms"] = _norm(rows, 1 + len(runs)).movedim(0, -1)
     for name in reads:
         if found.get(name) is None and name != "losses":
@@ -270,6 +276,7 @@ def _ahead(problem: Problem, losses: Tensor, present: Tensor, lookahead: Lookahe
         )
     terms = torch.where(present, weights, 0) * losses if by_sample else weights * mean_losses(losses, present)
     moved = gradient(terms.sum(), problem.parameters, retain_graph=True)
+    moved = (problem.total or _alone)(moved, problem.parameters)
     ahead = {name: (value - step * moved[name]).detach().requires_grad_() for name, value in problem.parameters.items()}
     return replace(
         problem,
@@ -277,6 +284,11 @@ def _ahead(problem: Problem, losses: Tensor, present: Tensor, lookahead: Lookahe
         losses=lambda own: problem.losses({**ahead, **own}),
         meta_loss=lambda own: problem.meta_loss({**ahead, **own}),
     )
+
+
+def _alone(found: dict[str, Tensor | None], parameters: Params) -> dict[str, Tensor | None]:
+    """The sum over one process."""
+    return found
 
 
 def gradient(loss: Tensor, parameters: Params, **options: bool) -> Params:
@@ -290,7 +302,7 @@ def gradient(loss: Tensor, parameters: Params, **options: bool) -> Params:
 
 
 def _each_task(
-    means: Tensor | Sequence[Tensor], parameters: Params, stacked: bool, create_graph: bool = False
+    means: Tensor | Sequence[Tensor], parameters: Params, stacked: bool, total: Total, create_graph: bool = False
 ) -> TaskGradients:
     """Gradients of each task's mean loss, (..., T) or T of (...)."""
     if stacked and means.requires_grad:
@@ -311,7 +323,7 @@ def _each_task(
         }
         return {name: zero[name] if g is None else g for name, g in zip(parameters, found, strict=True)}
     each = means.unbind(-1) if isinstance(means, Tensor) else means
-    rows = [_reached(mean, parameters, create_graph) for mean in each]
+    rows = [total(_reached(mean, parameters, create_graph), parameters) for mean in each]
     return {name: {t: row[name] for t, row in enumerate(rows) if row[name] is not None} for name in parameters}
 
 
@@ -403,16 +415,16 @@ def implicit_alignment(
         means: (..., T) mean losses L_t, with their tape.
         objective, step, terms: see :class:`Implicit`.
     """
-    own = problem.parameters
-    term = gradient(problem.meta_loss(own), own)
-    slope = gradient(objective(means), own, create_graph=True)
-    total = term
+    own, over_all = problem.parameters, problem.total or _alone
+    term = over_all(gradient(problem.meta_loss(own), own), own)
+    slope = over_all(gradient(objective(means), own, create_graph=True), own)
+    series = term
     for _ in range(terms):
-        bent = gradient(_dot(slope.values(), term.values(), 0), own, retain_graph=True)
+        bent = over_all(gradient(_dot(slope.values(), term.values(), 0), own, retain_graph=True), own)
         term = {name: value - step * bent[name] for name, value in term.items()}
-        total = {name: value + term[name] for name, value in total.items()}
-    rows = dense(_each_task(means, own, problem.stacked_tasks), own, means.shape[-1])
-    return step * _dot(rows, total.values(), means.ndim).movedim(0, -1)
+        series = {name: value + term[name] for name, value in series.items()}
+    rows = dense(_each_task(means, own, problem.stacked_tasks, over_all), own, means.shape[-1])
+    return step * _dot(rows, series.values(), means.ndim).movedim(0, -1)
 
 
 def score(metric: Callable[[Tensor, Tensor], Tensor | float], task: Task, output: Tensor, target: Tensor) -> Tensor:
@@ -443,7 +455,9 @@ def score(metric: Callable[[Tensor, Tensor], Tensor | float], task: Task, output
     return value.reshape(()).detach()
 
 
-def aligned_losses(losses: Callable[[Params], Tensor], shared: Params, direction: Params) -> tuple[Tensor, Tensor]:
+def aligned_losses(
+    losses: Callable[[Params], Tensor], shared: Params, direction: Params, total: Total = _alone
+) -> tuple[Tensor, Tensor]:
     """Per-sample losses (with tape) and their alignment with ``direction`` (detached), both (..., B, T).
 
     δ_bt = ⟨∇_θ ℓ_bt, g⟩ is the derivative of ℓ_bt along g, so one forward-mode product gives all
@@ -457,7 +471,7 @@ def aligned_losses(losses: Callable[[Params], Tensor], shared: Params, direction
             live, tangent = forward_ad.unpack_dual(losses(dual))
             return live, torch.zeros_like(live) if tangent is None else tangent.detach()
     except NotImplementedError:
-        return _aligned_in_reverse(losses, shared, direction)
+        return _aligned_in_reverse(losses, shared, direction, total)
 
 
 FUSED_BYTES = 100 * 2**20
@@ -490,10 +504,13 @@ def prefers_two_passes(losses: Callable[[Params], Tensor], parameters: Params) -
     return outputs.bytes > FUSED_BYTES
 
 
-def _aligned_in_reverse(losses: Callable[[Params], Tensor], shared: Params, direction: Params) -> tuple[Tensor, Tensor]:
+def _aligned_in_reverse(
+    losses: Callable[[Params], Tensor], shared: Params, direction: Params, total: Total = _alone
+) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         live = losses(shared)
         weights = torch.ones_like(live, requires_grad=True)
         slope = gradient((weights * live).sum(), shared, create_graph=True)
         along = sum((slope[name] * direction[name]).sum() for name in shared)
-        return live, gradient(along, {"weights": weights}, retain_graph=True)["weights"]
+        own = {"weights": weights}
+        return live, total(gradient(along, own, retain_graph=True), own)["weights"]

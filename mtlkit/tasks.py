@@ -254,8 +254,15 @@ def check_tasks(tasks: Sequence[Task]) -> tuple[Task, ...]:
     """The tasks as a tuple, main task first.
 
     Raises:
+        TypeError: something else than tasks.
         ValueError: no task, or two of the same name.
     """
+    example = "expected a list such as [mtlkit.Task('price', 'regression'), ...], the main task first"
+    if isinstance(tasks, (str, Task)):
+        raise TypeError(f"tasks is {tasks!r}, {example}")
+    for task in tasks:
+        if not isinstance(task, Task):
+            raise TypeError(f"tasks holds {task!r}, {example}")
     names = [task.name for task in tasks]
     if not names or len(set(names)) != len(names):
         raise ValueError(f"tasks are {names}, expected at least one, each with its own name (the main task first)")

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import disable_saved_tensors_hooks
-from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_structure, tree_unflatten
 
+from mtlkit.ranks import Rows, in_any, several, total
+from mtlkit.replay import Replay, check_inputs, contexts, uncompiled
 from mtlkit.signals import OF_SHARED, Params, Problem, mean_losses, prefers_two_passes, score
 from mtlkit.tasks import Packed, Task, check_tasks, pack, per_sample_losses, presence, separate_losses
 from mtlkit.weighting import Weighting, step
 
 Shared = nn.Module | Iterable[nn.Parameter] | Iterable[str]
+KINDS = ("regression", "binary")
+"""Kinds of task that a weighting may ask for."""
 
-NO_CHECKPOINTING = "this weighting runs the model at swapped parameters: switch gradient checkpointing off"
 
-
-class Weigher:
+class Weigher(nn.Module):
     """Weighted loss of one batch after the other, for a loop that the user writes.
 
     A call runs the model on the batch and returns a scalar whose ``backward()`` gives the step's
@@ -35,15 +35,37 @@ class Weigher:
     attention runs on PyTorch's math kernel, and recurrent layers without cuDNN.
 
     Methods that look beyond the plain gradients run the model at swapped parameters, with
-    ``torch.func.functional_call``. A compiled or scripted model may not allow that: give the plain
-    module. Nor may one with gradient checkpointing, which would recompute at other parameters.
+    ``torch.func.functional_call``, and uncompiled if it is compiled; the others keep what
+    ``torch.compile`` made. A scripted model may not allow that, nor one with gradient
+    checkpointing, which would recompute at other parameters.
+
+    The Weigher is a module of its own beside the model, which is none of its submodules. Its
+    ``parameters()`` are what the optimiser is to learn for the weighting (``learned``, for most
+    methods nothing) and its ``state_dict`` is the weighting's memory, what is learned and the state of
+    its random numbers, in tensors. It follows the model to another device or precision.
+
+    *Several processes.* While ``torch.distributed`` has a process group of more than one, the batches
+    of all processes count as one: losses, gradients, gains and weights are those of the global batch,
+    means are taken over its labelled samples, and loss and gradients are the same in every process.
+    The call itself sums the gradients, with or without DistributedDataParallel around the model, whose own
+    averaging of equal gradients changes nothing; ``no_sync`` is of no use. Beside the plain gradient,
+    a method sums what it reads: T gradients for a Gramian or gains, the meta gradient. Every process
+    must make the same calls, from the same parameters (DistributedDataParallel sees to it) and ``seed``.
+    BatchNorm and dropout stay each process's own, as there. As the gradients are computed within the call,
+    a ``GradScaler`` scales them afterwards: prefer bfloat16 to float16.
+
+    *Gradient accumulation.* Every call is a batch of its own: its weights compare samples and tasks
+    within the call, sample weights sum to 1 in it, means count its labels, and the weighting's memory
+    moves on by one step. The k losses, each divided by k, therefore give the gradient of the k times
+    larger batch only where weights do not depend on the batch and every call has equally many labels,
+    as with ``Uniform``. To weigh a larger batch as a whole, spread it over processes.
 
     A model with a method ``penalty``, from its trainable parameters by name to a number (), has that added to
     the weighted loss (:func:`mtlkit.models.taps`).
 
     Args:
-        model: returns a mapping of outputs by task name; make the Weigher when the model is on its
-            device. Parameters that do not require a gradient are left out, at every call anew.
+        model: returns a mapping of outputs by task name. Parameters that do not require a gradient are
+            left out, at every call anew.
         tasks: the tasks, main task first.
         weighting: the method, such as ``mtlkit.SLGrad()``.
         shared: the part that all tasks share: a module of the model, parameters of it, or names of
@@ -52,14 +74,17 @@ class Weigher:
             last module of the shared part that holds trainable parameters when None.
         lr: the optimiser's learning rate, for a method whose fake steps take it; assign
             ``weigher.lr`` when it changes.
-        seed: of the weighting's own random numbers.
+        seed: of the weighting's own random numbers, the same in all processes.
 
     Attributes:
-        weights: of the last call, (T,) for mean losses or (B, T) for per-sample losses; None before.
+        weights: of the last call, (T,) for mean losses or (B, T) for this process's samples; None before.
+        learned: what the optimiser learns for the weighting, or None.
 
     Raises:
-        ValueError: an empty or unknown shared part, a model without parameters, tasks of one name.
-        TypeError: ``weighting`` is not a Weighting, or ``shared`` or ``last`` nothing of the above.
+        ValueError: an empty or unknown shared part, a model without parameters, tasks of one name, a
+            model that holds a DistributedDataParallel inside.
+        TypeError: ``tasks`` are no tasks, ``weighting`` is not a Weighting, or ``shared`` or ``last``
+            nothing of the above.
 
     >>> model = nn.ModuleDict({"trunk": nn.Linear(3, 4), "a": nn.Linear(4, 1), "b": nn.Linear(4, 1)})
     >>> def forward(x):
@@ -89,26 +114,39 @@ class Weigher:
                 f"weighting is {weighting!r}, expected an instance such as mtlkit.Uniform() "
                 "(a method that merges models once per epoch runs in mtlkit.fit)"
             )
-        self.model, self.tasks, self.weighting, self.lr = model, check_tasks(tasks), weighting, lr
+        super().__init__()
+        model = model.module if isinstance(model, DistributedDataParallel) else model
+        if any(isinstance(module, DistributedDataParallel) for module in model.modules()):
+            raise ValueError("the model holds a DistributedDataParallel, expected it outermost or not at all")
+        self._held = (model,)  # a tuple, so that it is not registered
+        self.tasks, self.weighting, self.lr = check_tasks(tasks), weighting, lr
         first = next(model.parameters(), None)
         if first is None:
             raise ValueError("the model has no parameters")
-        self._device = first.device
         self._shared = _names(model, shared, "shared")
         self._last = None if last is None else _names(model, last, "last")
-        self._like = like = first.new_zeros((), dtype=torch.promote_types(first.dtype, torch.float32))
-        self._state = weighting.init(len(self.tasks), like)
+        like = first.new_zeros((), dtype=_precision(first))
+        leaves, _ = tree_flatten_with_path(weighting.init(len(self.tasks), like))
+        self._leaves = ["state" + re.sub(r"\W+", "_", keystr(path)) for path, _ in leaves]
+        for name, (_, leaf) in zip(self._leaves, leaves, strict=True):
+            self.register_buffer(name, leaf.clone())
         learned = weighting.learn(len(self.tasks), like)
-        self._learned = None if learned is None else nn.Parameter(learned)
-        self._kinds = {
-            kind: torch.tensor([task.kind == kind for task in self.tasks], device=first.device)
-            for kind in ("regression", "binary")
-        }
+        self.learned = None if learned is None else nn.Parameter(learned)
+        for kind in KINDS:
+            is_kind = torch.tensor([task.kind == kind for task in self.tasks], device=first.device)
+            self.register_buffer(f"_{kind}", is_kind, persistent=False)
         self._generator = torch.Generator().manual_seed(seed)
         self._two_pass: bool | None = None
         self.weights: Tensor | None = None
+        self.register_load_state_dict_pre_hook(_refuse_another)
 
-    def __call__(
+    @property
+    def model(self) -> nn.Module:
+        """The model that it weighs, without a DistributedDataParallel around it."""
+        return self._held[0]
+
+    @uncompiled
+    def forward(
         self,
         x: Any,
         y: Mapping[str, Tensor],
@@ -127,76 +165,123 @@ class Weigher:
             epoch: number of the epoch from 0, for a method that reads it.
 
         Raises:
-            ValueError: a target or output that is missing or does not fit its task (the values of
-                targets are checked on the CPU only, as reading them would stall a GPU); no meta
-                batch, epoch or learning rate for a method that needs it; a shared part without a
-                trainable parameter, for a method that needs gradients of it.
-            TypeError: targets or outputs that are not mappings of tensors.
-            RuntimeError: gradient checkpointing in the model, for a method that swaps parameters.
+            ValueError: a target or output that is missing or does not fit its task (values are checked
+                on the CPU only, as reading them would stall a GPU); no meta batch, label of the main
+                task in it, epoch or learning rate for a method that needs it; a shared part without
+                a trainable parameter, for a method that needs gradients of it.
+            TypeError: targets or outputs that are not mappings of tensors; a table as inputs.
+            RuntimeError: gradients are switched off; gradient checkpointing in the model, for a method
+                that swaps parameters.
+
+        Warns:
+            UserWarning: NaN in the inputs, where they are on the CPU.
         """
+        main = self.tasks[0].name
+        if not torch.is_grad_enabled():
+            raise RuntimeError(
+                "gradients are switched off (torch.no_grad or inference_mode), but a Weigher weighs training batches: "
+                f"in validation, compute the main task's loss from model(x)[{main!r}] directly"
+            )
         parameters = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         if not parameters:
             raise ValueError("the model has no trainable parameters")
         shared = tuple(name for name in self._shared if name in parameters)
         last = _last_module(shared) if self._last is None else tuple(n for n in self._last if n in parameters)
         self._check_needs(shared, last, meta, epoch)
+        first = next(iter(parameters.values()))
+        self._follow(first)
         run = functools.partial(
-            _Run,
+            Replay,
             self.model,
             parameters,
             buffers={name: value.detach().clone() for name, value in self.model.named_buffers()},
-            contexts=self._contexts(),
+            contexts=contexts(self.weighting, self.model, first.device.type),
         )
         targets = _packed(self.tasks, y, "y")
-        training = run(x, updates=True)
-        main_loss, scored = None, (training, y)
+        check_inputs(x, "x")
+        own = presence(self.tasks, targets)
         if meta is not None:
             x_meta, y_meta = meta
-            _packed(self.tasks[:1], y_meta, "meta")
-            held_out = run(x_meta, updates=False)
-            main_loss = self._main_loss(held_out, y_meta)
+            packed_meta = _packed(self.tasks[:1], y_meta, "meta")
+            check_inputs(x_meta, "meta")
+        rows = Rows(len(own), first.device)
+        present = rows.gather(own)
+        training = run(x, updates=True)
+        main_loss, scored = None, (training, y, rows)
+        if meta is not None and self.weighting.uses_meta:
+            held_out = run(x_meta, updates=False), y_meta, self._meta_rows(packed_meta)
+            main_loss = self._main_loss(*held_out)
             if self.weighting.on == "meta":
-                scored = held_out, y_meta
+                scored = held_out
         if self._two_pass is None:
             trial = functools.partial(_losses, run(x, updates=False), self.tasks, targets)
-            with torch.random.fork_rng(), torch.autocast(self._device.type, enabled=False):
-                self._two_pass = "alignment" in self.weighting.reads and prefers_two_passes(trial, parameters)
+            with torch.random.fork_rng(), torch.autocast(first.device.type, enabled=False):
+                large = "alignment" in self.weighting.reads and prefers_two_passes(trial, parameters)
+            self._two_pass = in_any(large, first.device)
         problem = Problem(
             parameters,
             shared,
             last,
-            losses=functools.partial(_losses, training, self.tasks, targets),
+            losses=lambda own: rows.gather(_losses(training, self.tasks, targets, own)),
             meta_loss=main_loss,
-            score=self._score(*scored),
+            score=self._score(*scored) if "gains" in self.weighting.reads else None,
             lr=self.lr or 0.0,
             stacked_score=False,
             two_pass=self._two_pass,
-            columns=functools.partial(_columns, training, self.tasks, targets),
+            columns=lambda own: [rows.gather(column) for column in _columns(training, self.tasks, targets, own)],
+            total=total if several() else None,
             penalty=penalty if callable(penalty := getattr(self.model, "penalty", None)) else None,
         )
-        given = {"present": presence(self.tasks, targets), "learned": self._learned, **self._kinds}
+        given = {"present": present, "learned": self.learned, **{kind: getattr(self, f"_{kind}") for kind in KINDS}}
         if "noise" in self.weighting.reads:
-            given["noise"] = torch.randn(len(self.tasks), generator=self._generator).to(self._like)
+            noise = torch.randn(len(self.tasks), generator=self._generator)
+            given["noise"] = noise.to(first.device, _precision(first))
         if "epoch" in self.weighting.reads:
-            given["epoch"] = torch.tensor(epoch, device=self._device)
-        with torch.autocast(self._device.type, enabled=False):
-            taken = step(self.weighting, problem, self._state, **given)
-        self._state, self.weights = taken.state, taken.weights
+            given["epoch"] = torch.tensor(epoch, device=first.device)
+        form = tree_structure(self.weighting.init(len(self.tasks), torch.zeros(())))
+        state = tree_unflatten([getattr(self, name) for name in self._leaves], form)
+        with torch.autocast(first.device.type, enabled=False):
+            taken = step(self.weighting, problem, state, **given)
+        for name, leaf in zip(self._leaves, tree_leaves(taken.state), strict=True):
+            setattr(self, name, leaf.detach().clone())
+        self.weights = taken.weights[rows.own] if taken.weights.ndim == 2 else taken.weights
         return taken.objective
 
-    def _main_loss(self, run: _Run, y: Mapping[str, Tensor]) -> Callable[[Params], Tensor]:
+    def _meta_rows(self, targets: Packed) -> Rows:
+        """The rows of the meta batch, of which one at least must have a label of the main task."""
+        own = presence(self.tasks[:1], targets)
+        rows = Rows(len(own), own.device)
+        present = rows.gather(own)
+        if not rows.count or (own.device.type == "cpu" and not present.any()):
+            raise ValueError(
+                f"meta: task {self.tasks[0].name!r} has no label in a batch of {rows.count} rows, but "
+                f"{type(self.weighting).__name__} looks at its loss there: expected at least one"
+            )
+        return rows
+
+    def _main_loss(self, run: Replay, y: Mapping[str, Tensor], rows: Rows) -> Callable[[Params], Tensor]:
         """The main task's mean loss () on a batch, as a function of the parameters."""
         main = self.tasks[:1]
         targets = pack(main, y)
-        present = presence(main, targets)
-        return lambda own: mean_losses(run(own, lambda outputs: per_sample_losses(main, outputs, targets)), present)[0]
+        present = rows.gather(presence(main, targets))
+        return lambda own: mean_losses(
+            rows.gather(run(own, lambda outputs: per_sample_losses(main, outputs, targets))), present
+        )[0]
 
-    def _score(self, run: _Run, y: Mapping[str, Tensor]) -> Callable[[Params], Tensor]:
+    def _score(self, run: Replay, y: Mapping[str, Tensor], rows: Rows) -> Callable[[Params], Tensor]:
         """What the weighting wants lowered, likewise."""
         main, metric = self.tasks[0], self.weighting.metric
         if metric is None:
-            return self._main_loss(run, y)
-        return lambda own: run(own, lambda outputs: score(metric, main, outputs[main.name], y[main.name]))
+            return self._main_loss(run, y, rows)
+        target = rows.gather(y[main.name])
+        return lambda own: run(own, lambda outputs: score(metric, main, rows.gather(outputs[main.name]), target))
+
+    def _follow(self, first: Tensor) -> None:
+        """Own tensors to where the model is now."""
+        dtype = _precision(first)
+        tensors = [*self.parameters(), *self.buffers()]
+        if any(t.device != first.device or (t.is_floating_point() and t.dtype != dtype) for t in tensors):
+            self.to(first.device, dtype)
 
     def _check_needs(self, shared: tuple[str, ...], last: tuple[str, ...], meta: Any, epoch: int | None) -> None:
         method, reads = type(self.weighting).__name__, self.weighting.reads
@@ -213,141 +298,52 @@ class Weigher:
         if self.lr is None and ("lr" in reads or ("gains" in reads and self.weighting.fake_step(None) is None)):
             raise ValueError(f"lr is None, but {method} reads the learning rate: pass Weigher(..., lr=)")
 
-    def _contexts(self) -> list[Callable[[], contextlib.AbstractContextManager]]:
-        """What the forward pass runs under: the caller's autocast, and kernels that a method can differentiate."""
-        kind = self._device.type
-        dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
-        contexts = [functools.partial(torch.autocast, kind, dtype, enabled, cache_enabled=False)]
-        reads = self.weighting.reads
-        twice = "implicit_alignment" in reads or (self.weighting.penalises and "gramian" in reads)
-        if "alignment" in reads or twice:
-            contexts.append(functools.partial(sdpa_kernel, SDPBackend.MATH))
-            if any(isinstance(module, nn.RNNBase) for module in self.model.modules()):
-                contexts.append(functools.partial(torch.backends.cudnn.flags, enabled=False))
-        return contexts
+    def get_extra_state(self) -> Tensor:
+        """The state of the random numbers and the weighting's name, in bytes: any file format takes a tensor."""
+        name = type(self.weighting).__name__.encode()
+        return torch.cat([self._generator.get_state(), torch.tensor(list(name), dtype=torch.uint8)])
 
-    def parameters(self) -> list[nn.Parameter]:
-        """What the optimiser is to learn for the weighting, beside the model; empty for most methods."""
-        return [] if self._learned is None else [self._learned]
+    def set_extra_state(self, state: Tensor) -> None:
+        """Continue the random numbers."""
+        self._generator.set_state(state[: len(self._generator.get_state())].cpu().clone())
 
-    def state_dict(self) -> dict[str, Any]:
-        """The weighting's memory, learned weights and random numbers, as strings, lists and tensors."""
-        return {
-            "weighting": type(self.weighting).__name__,
-            "state": [leaf.detach().clone() for leaf in tree_flatten(self._state)[0]],
-            "learned": [value.detach().clone() for value in self.parameters()],
-            "generator": self._generator.get_state(),
-        }
+    def __getstate__(self) -> dict[str, Any]:
+        # A generator itself does not survive the way to a spawned process.
+        return self.__dict__ | {"_generator": bytes(self._generator.get_state().tolist())}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a :meth:`state_dict`.
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        generator = torch.Generator()
+        generator.set_state(torch.tensor(list(state["_generator"]), dtype=torch.uint8))
+        super().__setstate__(state | {"_generator": generator})
 
-        Raises:
-            ValueError: it belongs to another weighting or to another number of tasks.
-        """
-        leaves, form = tree_flatten(self._state)
-        wanted = _outline(type(self.weighting).__name__, leaves, self.parameters())
-        found = _outline(state.get("weighting"), state.get("state", ()), state.get("learned", ()))
+
+def _refuse_another(weigher: Weigher, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
+    """Before loading: ValueError for the state of another weighting or another number of tasks."""
+    own = weigher.state_dict(prefix=prefix)
+    key = f"{prefix}_extra_state"
+    if key in state:
+        found, wanted = (_outline(s, prefix, len(weigher._generator.get_state())) for s in (state, own))
         if found != wanted:
             raise ValueError(f"the state is of {found}, expected one of {wanted}")
-        self._state = tree_unflatten(
-            [new.to(old, copy=True) for old, new in zip(leaves, state["state"], strict=True)], form
-        )
-        with torch.no_grad():
-            for old, new in zip(self.parameters(), state["learned"], strict=True):
-                old.copy_(new)
-        self._generator.set_state(state["generator"].cpu())
 
 
-class _Run:
-    """The model on one batch as a function of its parameters, the same function at every call.
-
-    Every call draws the same random numbers (dropout) and starts from the same buffers. With
-    ``updates``, the first call is the training pass and updates the model's own buffers; all other
-    calls work on copies. If the first call raises (an operator without forward mode), random
-    numbers and buffers are as before, and the next call counts as the first.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        parameters: Params,
-        x: Any,
-        *,
-        updates: bool,
-        buffers: Params,
-        contexts: Sequence[Callable[[], contextlib.AbstractContextManager]],
-    ) -> None:
-        self.model, self.parameters, self.updates = model, parameters, updates
-        self.buffers, self.contexts = buffers, contexts
-        self.args, self.kwargs = _arguments(x)
-        self.generators = [torch.default_generator]
-        device = next(iter(parameters.values())).device
-        if device.type == "cuda":
-            self.generators.append(torch.cuda.default_generators[device.index])
-        self.replay: list[Tensor] | None = None
-
-    def __call__(self, own: Params, read: Callable[[Mapping[str, Tensor]], Tensor]) -> Tensor:
-        """What ``read`` makes of the outputs at the parameters ``own``, and the model's own for the rest."""
-        swapped = {name: value for name, value in own.items() if value is not self.parameters[name]}
-        before = [generator.get_state() for generator in self.generators]
-        first = self.replay is None
-        if not (first and self.updates):
-            swapped.update({name: value.clone() for name, value in self.buffers.items()})
-        if not first:
-            self._set_random(self.replay)
-        try:
-            found = read(self._outputs(swapped))
-        except Exception:
-            self._set_random(before)
-            if first:
-                for name, value in self.buffers.items():
-                    self.model.get_buffer(name).copy_(value)
-            raise
-        if first:
-            self.replay = before
-        else:
-            self._set_random(before)
-        return found
-
-    def _set_random(self, states: Sequence[Tensor]) -> None:
-        for generator, state in zip(self.generators, states, strict=True):
-            generator.set_state(state)
-
-    def _outputs(self, swapped: Params) -> dict[str, Tensor]:
-        with contextlib.ExitStack() as stack:
-            for context in self.contexts:
-                stack.enter_context(context())
-            if torch.is_grad_enabled() and not swapped.keys().isdisjoint(self.parameters):
-                stack.enter_context(disable_saved_tensors_hooks(NO_CHECKPOINTING))
-            if swapped:
-                outputs = functional_call(self.model, swapped, self.args, self.kwargs)
-            else:
-                outputs = self.model(*self.args, **self.kwargs)
-        if not isinstance(outputs, Mapping):
-            raise TypeError(f"the model returned a {type(outputs).__name__}, expected outputs by task name")
-        return {name: _wide(output) for name, output in outputs.items()}
+def _outline(state: Mapping[str, Tensor], prefix: str, start: int) -> str:
+    name = bytes(state[f"{prefix}_extra_state"][start:].tolist()).decode()
+    own = sorted(key for key in state if key.startswith((f"{prefix}state", f"{prefix}learned")))
+    return f"{name} with tensors of shapes {[tuple(state[key].shape) for key in own]}"
 
 
-def _losses(run: _Run, tasks: Sequence[Task], targets: Packed, own: Params) -> Tensor:
+def _losses(run: Replay, tasks: Sequence[Task], targets: Packed, own: Params) -> Tensor:
     return run(own, lambda outputs: per_sample_losses(tasks, outputs, targets, training=True))
 
 
-def _columns(run: _Run, tasks: Sequence[Task], targets: Packed, own: Params) -> list[Tensor]:
+def _columns(run: Replay, tasks: Sequence[Task], targets: Packed, own: Params) -> list[Tensor]:
     return run(own, lambda outputs: separate_losses(tasks, outputs, targets, training=True))
 
 
-def _wide(output: Any) -> Any:
-    """Half-precision outputs as float32, so that losses are computed in float32."""
-    half = isinstance(output, Tensor) and output.dtype in (torch.bfloat16, torch.float16)
-    return output.float() if half else output
-
-
-def _arguments(x: Any) -> tuple[tuple, dict[str, Any]]:
-    """Positional and keyword arguments of the model; a batch sampler's list counts as a tuple."""
-    if isinstance(x, Mapping):
-        return (), dict(x)
-    return (tuple(x) if type(x) in (tuple, list) else (x,)), {}
+def _precision(parameter: Tensor) -> torch.dtype:
+    """Of what the weighting computes: the model's, float32 at least."""
+    return torch.promote_types(parameter.dtype, torch.float32)
 
 
 def _packed(tasks: Sequence[Task], targets: Mapping[str, Tensor], where: str) -> Packed:
@@ -392,8 +388,3 @@ def _names(model: nn.Module, part: Shared, argument: str) -> tuple[str, ...]:
 def _last_module(names: Sequence[str]) -> tuple[str, ...]:
     """Those of the names that belong to the same module as the last one."""
     return tuple(name for name in names if name.rpartition(".")[0] == names[-1].rpartition(".")[0])
-
-
-def _outline(method: str | None, state: Iterable[Tensor], learned: Iterable[Tensor]) -> str:
-    shapes = [tuple(value.shape) for value in (*state, *learned)]
-    return f"{method} with tensors of shapes {shapes}"

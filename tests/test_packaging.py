@@ -23,9 +23,9 @@ LOCK = {
 }
 FLOORS = {
     "mtlkit": [
-        "progress", "memory", "recipes", "tasks", "datasets", "models", "signals", "weighting", "merging", "weigher",
-        "keep", "results", "live", "store", "samples", "stack", "engine", "training", "estimator", "studies", "levels",
-        "your_data",
+        "progress", "memory", "recipes", "ranks", "tasks", "datasets", "models", "signals", "weighting", "merging",
+        "replay", "weigher", "keep", "results", "live", "store", "samples", "stack", "engine", "training",
+        "estimator", "studies", "levels", "your_data",
     ],
     "companion": [
         "tables", "dynamics", "paired", "published", "claims", "figures", "notebook", "full",

@@ -10,6 +10,7 @@ import weakref
 from collections import OrderedDict
 from typing import ClassVar
 
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -285,7 +286,7 @@ def test_learned_weights_know_the_kinds_of_the_tasks():
     weigh = weigher(build(), mtl.Uncertainty())
     weigh(*batch()).backward()
     torch.testing.assert_close(weigh.weights, torch.tensor([0.5, 1.0, 1.0]).double() / 3)
-    assert weigh.parameters()[0].grad.all()
+    assert weigh.learned.grad.all()
 
 
 def test_uniform_is_plain_training_to_the_last_bit():
@@ -965,6 +966,179 @@ def test_a_transformer_with_several_heads_and_keyword_inputs(weighting):
     assert model.encoder.embeddings.weight.grad is None
 
 
+# The Weigher as a module
+
+
+class Parent(nn.Module):
+    """A model and its Weigher as parts of one module, as in a framework."""
+
+    def __init__(self, weighting, first="model"):
+        super().__init__()
+        model = build()
+        weigh = weigher(model, weighting)
+        for name, part in sorted({"model": model, "weigh": weigh}.items(), reverse=first == "weigh"):
+            setattr(self, name, part)
+
+
+@for_every_weighting
+@pytest.mark.parametrize("first", ["model", "weigh"])
+def test_a_parent_holds_every_parameter_once(weighting, first):
+    parent = Parent(weighting, first)
+    own = [f"weigh.{name}" for name in parent.weigh.state_dict()]
+    assert sorted(parent.state_dict()) == sorted([*(f"model.{name}" for name in parent.model.state_dict()), *own])
+    learned = ["weigh.learned"] if parent.weigh.learned is not None else []
+    with_duplicates = [name for name, _ in parent.named_parameters(remove_duplicate=False)]
+    assert sorted(with_duplicates) == sorted([f"model.{name}" for name, _ in parent.model.named_parameters()] + learned)
+    assert bool(learned) == (weighting.learn(2, torch.zeros(())) is not None)
+    assert not [name for name in own if "trunk" in name or "heads" in name]
+    assert all(isinstance(value, torch.Tensor) for value in parent.state_dict().values())
+
+
+@for_every_weighting
+def test_a_parents_state_carries_the_weigher(weighting):
+    parent = Parent(weighting)
+    descent = torch.optim.Adam(parent.parameters(), lr=0.05)
+    train(parent.model, parent.weigh, descent, range(5))
+    saved = copy.deepcopy((parent.state_dict(), descent.state_dict()))
+    other = Parent(weighting)
+    other.weigh._generator.manual_seed(9)
+    resumed = torch.optim.Adam(other.parameters(), lr=0.05)
+    other.load_state_dict(saved[0])
+    resumed.load_state_dict(saved[1])
+    found = [train(p.model, p.weigh, d, range(5, 8)) for p, d in ((parent, descent), (other, resumed))]
+    assert torch.equal(*found)
+    assert torch.equal(parent.weigh.weights, other.weigh.weights)
+    torch.testing.assert_close(parent.state_dict(), other.state_dict(), rtol=0, atol=0, equal_nan=True)
+
+
+@for_every_weighting
+def test_a_copy_goes_on_alone(weighting):
+    parent = Parent(weighting)
+    train(parent.model, parent.weigh, adam(parent.model, parent.weigh), range(2))
+    other = copy.deepcopy(parent)
+    assert other.weigh.model is other.model
+    before = copy.deepcopy(parent.state_dict())
+    train(other.model, other.weigh, adam(other.model, other.weigh), range(2, 4))
+    torch.testing.assert_close(parent.state_dict(), before, rtol=0, atol=0, equal_nan=True)
+
+
+@for_every_weighting
+@pytest.mark.parametrize("together", [True, False])
+def test_it_follows_the_model_to_another_precision(weighting, together):
+    torch.manual_seed(0)
+    early = Parent(weighting)
+    early.float()
+    state = copy.deepcopy(early.state_dict())
+    (early if together else early.model).double()
+    late = Parent(weighting)
+    late.load_state_dict(state)
+    found = []
+    for parent in (early, late):
+        descent = torch.optim.SGD(parent.parameters(), lr=0.05)
+        found.append(train(parent.model, parent.weigh, descent, range(3)))
+    assert torch.equal(*found)
+    for value in (*early.weigh.parameters(), *early.weigh.buffers(), early.weigh.weights):
+        assert value.dtype == torch.float64 or not value.is_floating_point()
+
+
+@for_every_weighting
+def test_it_follows_the_model_to_another_device(weighting):
+    model = build()
+    weigh = weigher(model, weighting)
+    weigh._follow(next(model.to("meta").parameters()))
+    own = [*weigh.parameters(), *weigh.buffers()]
+    assert {value.device.type for value in own} == {"meta"}
+    assert weigh.get_extra_state().device.type == "cpu"
+
+
+def test_states_that_share_memory_are_loaded_apart():
+    weigh = weigher(build(), mtl.SLAW())
+    state = weigh.state_dict() | {"state_mean": torch.ones(3), "state_variance": torch.full((3,), 2.0)}
+    weigh.load_state_dict(state)
+    assert weigh.state_mean.tolist() == [1.0] * 3
+    assert weigh.state_variance.tolist() == [2.0] * 3
+
+
+def test_a_state_without_the_weigher_is_nns_own_error():
+    parent = Parent(mtl.SLAW())
+    state = {f"model.{name}": value for name, value in parent.model.state_dict().items()}
+    with pytest.raises(RuntimeError, match=r"Missing key.*weigh\.state_mean"):
+        parent.load_state_dict(state)
+    parent.load_state_dict(state, strict=False)
+
+
+def test_a_state_for_another_number_of_tasks_is_refused():
+    state = weigher(build(tasks=TASKS[:2]), mtl.SLAW(), TASKS[:2]).state_dict()
+    weigh = weigher(build(), mtl.SLAW())
+    with pytest.raises(ValueError, match=r"of SLAW with tensors of shapes \[\(2,\).* expected one of SLAW .*\[\(3,\)"):
+        weigh.load_state_dict(state)
+
+
+# Where gradients are off, and compiled models
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_it_says_what_to_do(off):
+    weigh = weigher(build(), mtl.SLGrad())
+    message = r"in validation, compute the main task's loss from model\(x\)\['price'\] directly"
+    with off(), pytest.raises(RuntimeError, match=message):
+        weigh(*batch(), meta=batch(4, 1))
+    assert weigh.weights is None
+
+
+def compiled_whole(model):
+    return torch.compile(model, backend="aot_eager")
+
+
+def compiled_in_place(model):
+    model.compile(backend="aot_eager")
+    return model
+
+
+def compiled_part(model):
+    model.trunk.compile(backend="aot_eager")
+    return model
+
+
+@for_every_weighting
+@pytest.mark.parametrize("compiled", [compiled_whole, compiled_in_place, compiled_part])
+def test_a_compiled_model_gives_the_same(weighting, compiled):
+    plain = build(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Tanh(), nn.Linear(8, 6))
+    model = copy.deepcopy(plain)
+    found = []
+    for own in (plain, compiled(model)):
+        weigh = mtl.Weigher(own, TASKS, weighting, shared=own.trunk, lr=0.1)
+        torch.manual_seed(0)
+        for i in range(2):
+            weigh(*batch(8, i), meta=batch(6, 9), epoch=i).backward()
+        found.append(weigh.weights)
+    torch.testing.assert_close(*found)
+    torch.testing.assert_close(gradients_of(model), gradients_of(plain))
+    torch.testing.assert_close(list(model.buffers()), list(plain.buffers()))
+
+
+def test_methods_that_look_at_nothing_keep_the_compiled_model():
+    seen = []
+
+    def backend(graph, inputs):
+        seen.append(graph)
+        return graph.forward
+
+    model = torch.compile(build(), backend=backend)
+    for weighting, graphs in ((mtl.SLGrad(), 0), (mtl.GradientCosine(), 0), (mtl.SLAW(), 1)):
+        mtl.Weigher(model, TASKS, weighting, shared=model.trunk)(*batch(), meta=batch(6, 1)).backward()
+        assert len(seen) == graphs
+
+
+def test_a_compiled_step_leaves_the_weigher_out():
+    model, plain = build(), build()
+    (x, y), meta = batch(), batch(6, 1)
+    weigh = weigher(model, mtl.SLGrad())
+    torch.compile(lambda x: weigh(x, y, meta=meta), backend="aot_eager")(x).backward()
+    weigher(plain, mtl.SLGrad())(x, y, meta=meta).backward()
+    torch.testing.assert_close(gradients_of(model), gradients_of(plain))
+
+
 # What is refused
 
 
@@ -975,6 +1149,10 @@ def with_target(name, change):
         weigh(x, y, meta=batch(4, 1))
 
     return call
+
+
+def table():
+    return pd.DataFrame({"a": [0.0] * 8, "b": [1.0] * 8})
 
 
 def without(name):
@@ -1002,6 +1180,25 @@ def without(name):
         (lambda w: w(*batch()), ValueError, r"meta is None, but SLGrad .* pass meta=\(x, y\)"),
         (lambda w: w(*batch(), meta=(*batch(), 1)), ValueError, r"meta has 3 parts, expected a pair \(x, y\)"),
         (lambda w: w(*batch(), meta=(batch()[0], {})), ValueError, "meta: task 'price': no target of that name"),
+        (lambda w: w(*batch(), meta=batch(0)), ValueError, "meta: task 'price' has no label in a batch of 0 rows"),
+        (
+            lambda w: w(*batch(), meta=(batch()[0], {"price": torch.full((8,), torch.nan)})),
+            ValueError,
+            "meta: task 'price' has no label in a batch of 8 rows, but SLGrad looks at its loss there",
+        ),
+        (
+            lambda w: w(table(), batch()[1], meta=batch(4)),
+            TypeError,
+            r"x: the inputs are a DataFrame, .*\.to_numpy\(\)",
+        ),
+        (lambda w: w((table(),), batch()[1], meta=batch(4)), TypeError, "x: the inputs are a DataFrame"),
+        (lambda w: w(*batch(), meta=(table(), batch()[1])), TypeError, "meta: the inputs are a DataFrame"),
+        (lambda w: w(batch()[0], table(), meta=batch(4)), TypeError, "y: the targets are a DataFrame, expected a dict"),
+        (
+            lambda w: w(batch()[0], {name: table()["a"] for name in batch()[1]}, meta=batch(4)),
+            TypeError,
+            "y: task 'price': target is a Series, expected a torch.Tensor",
+        ),
     ],
 )
 def test_a_wrong_batch_is_refused_and_leaves_no_trace(call, error, message):
@@ -1043,7 +1240,8 @@ class Returns(nn.Module):
 @pytest.mark.parametrize(
     ("output", "error", "message"),
     [
-        (torch.zeros(8, 1), TypeError, "the model returned a Tensor, expected outputs by task name"),
+        (torch.zeros(8, 1), TypeError, "the model returned a Tensor, expected outputs by task name, such as {'price':"),
+        ((torch.zeros(8, 1),), TypeError, "the model returned a tuple, expected outputs by task name"),
         ({"price": torch.zeros(8, 1)}, ValueError, "task 'sold': no output of that name, found 'price'"),
         (
             {"price": torch.zeros(8, 1), "sold": torch.zeros(8, 2), "kind": torch.zeros(8, 3)},
@@ -1087,6 +1285,12 @@ def test_wrong_arguments_are_refused():
         mtl.Weigher(model, TASKS, mtl.Uniform, shared=model.trunk)
     with pytest.raises(ValueError, match="expected at least one, each with its own name"):
         mtl.Weigher(model, TASKS * 2, mtl.Uniform(), shared=model.trunk)
+    with pytest.raises(TypeError, match=r"tasks holds 'price', expected a list such as \[mtlkit.Task\('price', 'regr"):
+        mtl.Weigher(model, ["price", "sold"], mtl.Uniform(), shared=model.trunk)
+    with pytest.raises(TypeError, match="tasks is 'price', expected a list"):
+        mtl.Weigher(model, "price", mtl.Uniform(), shared=model.trunk)
+    with pytest.raises(TypeError, match=r"tasks is Task.*, expected a list"):
+        mtl.Weigher(model, TASKS[0], mtl.Uniform(), shared=model.trunk)
     with pytest.raises(ValueError, match="the model has no parameters"):
         mtl.Weigher(nn.Tanh(), TASKS, mtl.Uniform(), shared=["trunk"])
     with pytest.raises(ValueError, match="last: the model has no parameter or part with parameters named 'top'"):
@@ -1142,3 +1346,20 @@ def test_one_pass_and_two_give_the_same_with_dropout_and_running_statistics(monk
     assert fused == pytest.approx(apart, rel=1e-10)
     for name, value in state.items():
         torch.testing.assert_close(value, other[name], rtol=1e-10, atol=1e-12)
+
+
+def test_nan_in_the_inputs_is_warned_of_with_its_first_row():
+    (x, y), (x_meta, y_meta) = batch(), batch(6, 1)
+    x[5, 1] = x[3, 4] = x_meta[2, 0] = torch.nan
+    weigh = weigher(build(), mtl.SLGrad())
+    with pytest.warns(UserWarning, match="NaN in the inputs") as seen:
+        weigh(x, y, meta=(x_meta, y_meta))
+    assert [str(warning.message) for warning in seen] == [
+        "x: NaN in the inputs, first in row 3 of the batch",
+        "meta: NaN in the inputs, first in row 2 of the batch",
+    ]
+    model = Keywords().double()
+    with pytest.warns(UserWarning, match="x: NaN in the inputs, first in row 3 of the batch"):
+        mtl.Weigher(model, TASKS[:1], mtl.Uniform(), shared=model.trunk)({"left": batch()[0], "right": x}, y)
+    mask = torch.zeros(8, 5, dtype=torch.float64).index_fill(1, torch.tensor([2]), -torch.inf)
+    weigh(mask, y, meta=batch(6, 1))  # which is no fault of a mask

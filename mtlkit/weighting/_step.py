@@ -51,12 +51,15 @@ def step(weighting: Weighting, problem: Problem, state: State, **given: Tensor) 
     )
     signal = measured.signal
     weights, state, penalty = _over_seeds(weighting, state, signal)
-    if measured.task_gradients is not None and weights.ndim < signal.present.ndim:
+    combines = measured.task_gradients is not None and weights.ndim < signal.present.ndim
+    if combines:
         objective = _combined(problem.parameters, measured, weights)
     else:
         objective = (per_sample(weights, signal.present) * measured.losses).sum((-1, -2))
     if weighting.penalises:
         objective = objective + penalty
+    if problem.total is not None and not combines:
+        objective = _over_processes(problem, objective, signal.learned)
     if problem.penalty is not None:
         objective = objective + problem.penalty(problem.parameters)
     return Step(objective, weights.detach(), state, signal)
@@ -116,3 +119,12 @@ def _combined(parameters: Params, measured: Measured, weights: Tensor) -> Tensor
     by_task = weights.movedim(-1, 0)
     gradients = [_weighted(by_task, measured.task_gradients.pop(name)) for name in parameters]
     return _Combine.apply(value, gradients, *parameters.values())
+
+
+def _over_processes(problem: Problem, objective: Tensor, learned: Tensor | None) -> Tensor:
+    """The same objective with the gradient of all processes; that of what is learned is whole in each of them."""
+    leaves = [*problem.parameters.values(), *([] if learned is None else [learned])]
+    found = torch.autograd.grad(objective, leaves, allow_unused=True)
+    own = dict(zip(problem.parameters, found, strict=False))
+    gradients = [*problem.total(own, problem.parameters).values(), *found[len(own) :]]
+    return _Combine.apply(objective.detach(), gradients, *leaves)

@@ -168,7 +168,7 @@ def test_both_steps_together_agree_with_one_after_the_other_to_second_order():
         end, _ = as_published(p, current, x, y, x_meta, y_meta, eta)
         model = Small(*p)
         weigh = mtl.Weigher(model, TASKS, published.RealLookahead(eta, BATCH), shared=["trunk"])
-        weigh.load_state_dict(weigh.state_dict() | {"state": [torch.tensor(current, dtype=torch.float64)]})
+        weigh.load_state_dict(weigh.state_dict() | {"state_weights": torch.tensor(current, dtype=torch.float64)})
         weigh(x, y, meta=(x_meta, {"main": y_meta})).backward()
         found = [v - eta * v.grad for v in (model.trunk, model.heads)]
         errors.append(sum((a - b).square().sum() for a, b in zip(found, end, strict=True)).sqrt().item())
