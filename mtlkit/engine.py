@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from mtlkit.checkpoint import of_optimizer, restore_optimizer
 from mtlkit.datasets import Split
 from mtlkit.signals import Params, Problem, prefers_two_passes
 from mtlkit.stack import Stack, stacks_well
@@ -75,6 +76,17 @@ class Descent:
             leaf.grad = gradients[name]
         self.optimizer.step()
         return weights, state
+
+    def state(self) -> dict[str, object]:
+        """What it has learned for the weighting, and its optimiser's memory, for :meth:`restore`."""
+        return {"learned": self.leaves.get(LEARNED), "optimizer": of_optimizer(self.optimizer)}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Go on from a state."""
+        if LEARNED in self.leaves:
+            self.leaves[LEARNED].copy_(state["learned"])
+        restore_optimizer(self.optimizer, state["optimizer"])
 
     def _gradients(
         self,

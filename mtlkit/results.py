@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,10 @@ from mtlkit.datasets import Dataset, Split
 from mtlkit.tasks import per_sample_losses, presence
 
 MOMENTS = ("selected", "last")
+
+
+class IncompleteRuns(UserWarning):
+    """Runs are not all there: a seed diverged, training was interrupted, or a comparison leaves pairs out."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Runs:
         states: ``"selected"`` and ``"last"`` to the stacked parameters and buffers, (seeds, ...), by name, at the
             selected and after the last epoch of each seed; empty for runs that were read from a store.
         select_from: first epoch that may be selected.
+        interrupted: whether training was stopped by hand (Ctrl-C): the runs are what there was then.
     """
 
     frame: pd.DataFrame
@@ -44,6 +50,7 @@ class Runs:
     main: str
     states: dict[str, dict[str, Tensor]] = field(repr=False)
     select_from: int = 1
+    interrupted: bool = False
 
     @property
     def method(self) -> str:
@@ -130,6 +137,7 @@ def join(parts: Sequence[Runs]) -> Runs:
             for at, state in parts[0].states.items()
         },
         parts[0].select_from,
+        any(part.interrupted for part in parts),
     )
 
 
@@ -232,6 +240,16 @@ class Recorder:
         if self.patience is not None:
             self.running &= epoch - self.best < self.patience
 
+    def state(self) -> dict[str, object]:
+        """What was recorded up to the end of an epoch, for :meth:`restore`; later records leave it as it is."""
+        return {name: _containers(getattr(self, name)) for name in RECORDED} | {"visits": self.visits.clone()}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Forget what was recorded after, or go on from, a state."""
+        for name, value in state.items():
+            setattr(self, name, _containers(value))
+        self.given, self.steps = self.given_before.clone(), []
+
     def all_finished(self) -> bool:
         """Whether no seed goes on."""
         return not self.running.any()
@@ -305,6 +323,20 @@ class Recorder:
         )
 
 
+RECORDED = (
+    "given_before", "visits", "losses", "weights", "spreads", "noisy_weights", "reports", "diverged", "running", "ends",
+    "lowest", "best", "outputs", "states",
+)  # fmt: skip
+"""What a :class:`Recorder` remembers from one epoch to the next."""
+
+
+def _containers(value: object) -> object:
+    """Dicts and lists anew, with the same tensors in them."""
+    if isinstance(value, dict):
+        return {name: _containers(inner) for name, inner in value.items()}
+    return list(value) if isinstance(value, list) else value
+
+
 def _kept(before: Mapping[str, Tensor], now: Mapping[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
     """The tensors (S, ...) of ``now`` for the chosen seeds (S,), those of ``before``, if any, for the others."""
     if not before:
@@ -350,7 +382,8 @@ def compare(
 
     Returns:
         a row per further run: ``difference`` (mean of run minus reference), ``low`` and ``high``
-        (95 % t interval), ``p`` (two-sided paired t-test) and ``seeds`` (pairs with both values finite).
+        (95 % t interval), ``p`` (two-sided paired t-test) and ``seeds`` (pairs with both values finite). A warning
+        says how many pairs are left out, since a seed diverged or the metric is undefined.
 
     Raises:
         ValueError: fewer than two runs, other seeds or another data set, no such metric or task.
@@ -391,4 +424,11 @@ def compare(
             "p": p,
             "seeds": len(difference),
         }
+        if len(difference) < len(values):
+            warnings.warn(
+                f"{len(values) - len(difference)} of {len(values)} pairs of {method} and {runs[0].method} are left out: "
+                f"a seed diverged, or its {metric} is undefined",
+                IncompleteRuns,
+                stacklevel=2,
+            )
     return pd.DataFrame.from_dict(table, orient="index").rename_axis(f"against {runs[0].method}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -70,6 +70,23 @@ class Stack:
         self.streams = [generator(seed, "dropout", device) for seed in seeds]
         self.shared = tuple(name for name in self.parameters if name.startswith("trunk."))
         self.last = tuple(n for n in self.shared if n.rpartition(".")[0] == self.shared[-1].rpartition(".")[0])
+
+    def state(self) -> dict[str, object]:
+        """Parameters, buffers and the streams of dropout, for :meth:`restore`."""
+        return {
+            "parameters": self.parameters,
+            "buffers": self.buffers,
+            "streams": [stream.get_state() for stream in self.streams],
+        }
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Go on from a state."""
+        for own, saved in ((self.parameters, state["parameters"]), (self.buffers, state["buffers"])):
+            for name, value in own.items():
+                value.copy_(saved[name])
+        for stream, saved in zip(self.streams, state["streams"], strict=True):
+            stream.set_state(saved)
 
     def masks(self, *copies: int) -> Params:
         """New keys (S, *copies) for the dropout masks of one batch, by the names that :meth:`losses` knows."""
@@ -261,6 +278,16 @@ class Batches:
     def __init__(self, n: int, batch: int, generators: Sequence[torch.Generator]) -> None:
         self.n, self.batch, self.generators = n, batch, generators
         self.left = torch.empty(len(generators), 0, dtype=torch.long, device=generators[0].device)
+
+    def state(self) -> dict[str, object]:
+        """The rows left of the passes begun, and the streams, for :meth:`restore`."""
+        return {"left": self.left.clone(), "streams": [stream.get_state() for stream in self.generators]}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Go on from a state."""
+        self.left = state["left"]
+        for stream, saved in zip(self.generators, state["streams"], strict=True):
+            stream.set_state(saved)
 
     def __next__(self) -> Tensor:
         if self.batch == self.n:

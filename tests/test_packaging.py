@@ -22,9 +22,9 @@ LOCK = {
     if line and not line.startswith("#")
 }
 FLOORS = [
-    "progress", "memory", "recipes", "tasks", "datasets", "models", "signals", "weighting", "merging", "weigher",
-    "results", "store", "samples", "stack", "engine", "training", "studies", "levels", "dynamics", "paired",
-    "published", "claims", "your_data", "figures", "notebook", "full",
+    "progress", "memory", "recipes", "workers", "tasks", "datasets", "models", "checkpoint", "signals",
+    "weighting", "merging", "weigher", "results", "store", "samples", "stack", "checks", "engine", "training",
+    "studies", "levels", "dynamics", "paired", "published", "claims", "your_data", "figures", "notebook", "full",
 ]  # fmt: skip
 
 

@@ -132,8 +132,10 @@ class Dataset:
         ``data.only([data.main.name])`` is the single-task problem.
 
         Raises:
-            ValueError: an unknown task.
+            ValueError: an unknown task, none, or one twice.
+            TypeError: a text in place of a list.
         """
+        check_listed("names", names)
         position = {task.name: i for i, task in enumerate(self.tasks)}
         for name in names:
             if name not in position:
@@ -222,6 +224,12 @@ def check_share(what: str, value: float) -> None:
     """Raise ValueError unless ``value`` lies in [0, 1]."""
     if not 0 <= value <= 1:
         raise ValueError(f"{what} is {value}, expected a number from 0 to 1")
+
+
+def check_listed(what: str, names: Sequence[str]) -> None:
+    """Raise TypeError if ``names`` is one text, whose letters would be taken for names."""
+    if isinstance(names, str):
+        raise TypeError(f"{what} is {names!r}, expected a list of names such as [{names!r}]")
 
 
 def check_sizes(available: int, **sizes: int) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mtlkit.datasets.base import Dataset, Split, check_share, check_sizes
+from mtlkit.datasets.base import Dataset, Split, check_listed, check_share, check_sizes
 from mtlkit.tasks import KINDS, Task, labelled
 
 
@@ -71,10 +71,12 @@ def from_frame(
         ValueError: an unknown column or kind, a column with two roles, a target that does not fit
             its kind or has no label in training, an infinite value, a missing group or time, an empty
             split, more than one of ``groups``, ``time`` and ``stratify``.
-        TypeError: not a frame, or a column that is neither number, text nor category.
+        TypeError: not a frame, a text in place of a list, or a column that is neither number, text nor category.
     """
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(f"frame is a {type(frame).__name__}, expected a pandas.DataFrame")
+    for what, names in {"auxiliaries": auxiliaries, "categorical": categorical, "drop": drop}.items():
+        check_listed(what, names)
     targets = [main, *auxiliaries]
     splitting = [column for column in (groups, time) if column is not None]
     if len(splitting) + stratify > 1:
