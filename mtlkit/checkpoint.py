@@ -169,6 +169,8 @@ def in_words(value: object) -> str:
         plain = value.detach().cpu().contiguous()
         content = plain.flatten().view(torch.uint8).numpy().tobytes()
         return hashlib.sha256(f"{plain.dtype} {tuple(plain.shape)} ".encode() + content).hexdigest()[:16]
+    if isinstance(value, Split):
+        return in_words([value.x, value.y, value.rows, value.noisy])
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {in_words(inner)}" for name, inner in value.items())
     if isinstance(value, Dataset):
@@ -180,7 +182,7 @@ def in_words(value: object) -> str:
         return f"{type(value).__name__} {_short(in_words([str(value), names, shapes, dict(value.named_buffers())]))}"
     try:
         return recipes.of(value)
-    except TypeError:
+    except (TypeError, ValueError):
         kind = value if hasattr(value, "__qualname__") else type(value)
         inside = {f.name: getattr(value, f.name) for f in fields(value)} if is_dataclass(value) else {}
         return f"{kind.__module__}.{kind.__qualname__}({in_words(inside)})"

@@ -425,9 +425,10 @@ def compare(
             "seeds": len(difference),
         }
         if len(difference) < len(values):
+            left_out = len(values) - len(difference)
             warnings.warn(
-                f"{len(values) - len(difference)} of {len(values)} pairs of {method} and {runs[0].method} are left out: "
-                f"a seed diverged, or its {metric} is undefined",
+                f"{left_out} of {len(values)} pairs of {method} and {runs[0].method} are left out: a seed diverged, or "
+                f"its {metric} is undefined",
                 IncompleteRuns,
                 stacklevel=2,
             )

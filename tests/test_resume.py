@@ -208,9 +208,7 @@ def test_a_checkpoint_of_another_training_is_refused_and_left_alone(what, tmp_pa
     with pytest.warns(IncompleteRuns, match="interrupted"):
         mtl.fit(**given, watch=Stop(1))
     kept = path.read_bytes()
-    with pytest.raises(
-        ValueError, match=rf"is the checkpoint of another training, expected one of the same:.* ?{what} is"
-    ):
+    with pytest.raises(ValueError, match=rf"of another training, expected one of the same:.* ?{what} is"):
         mtl.fit(**{**given, **OTHERS[what]})
     assert path.read_bytes() == kept
     assert mtl.fit(**{**given, "jobs": 2}).seeds == [4, 0, 9]
@@ -223,12 +221,8 @@ def test_a_damaged_checkpoint_is_refused_and_left_alone(tmp_path):
     with pytest.warns(IncompleteRuns, match="interrupted"):
         fit(watch=Stop(1))
     whole = path.read_bytes()
-    place = whole.index(
-        next(iter(torch.load(path, weights_only=True)["state"]["stack"]["parameters"].values()))
-        .detach()
-        .numpy()
-        .tobytes()
-    )
+    parameters = torch.load(path, weights_only=True)["state"]["stack"]["parameters"]
+    place = whole.index(next(iter(parameters.values())).detach().numpy().tobytes())
     flipped = bytearray(whole)
     flipped[place] ^= 1
     torch.save({"format": "another"}, tmp_path / "other")
@@ -269,8 +263,8 @@ torch.save(runs.states, folder / "states")
 """
 STUDY = """
 one = {{w: studies.Candidate(model, data, getattr(mtl, w)()) for w in ("Uniform", "SLAW", "LogSE")}}
-studies.study(one, lrs=[0.01, 0.03], tuning_seeds=2, seeds=3, epochs=6, batch_size=50, steps_per_epoch={steps}, jobs={jobs},
-              store=folder / "store.parquet", device="cpu")
+studies.study(one, lrs=[0.01, 0.03], tuning_seeds=2, seeds=3, epochs=6, batch_size=50, steps_per_epoch={steps},
+              jobs={jobs}, store=folder / "store.parquet", device="cpu")
 table = Store(folder / "store.parquet").table.drop(columns="date")
 table.to_parquet(folder / "table")
 """
