@@ -164,7 +164,7 @@ def draws(data: Dataset, seed: int, epochs: int) -> list[Dataset | Split]:
 def in_words(value: object) -> str:
     """An argument as a text that is the same in every process, and another one for another argument."""
     if isinstance(value, list | tuple):
-        return ", ".join(map(in_words, value))
+        return f"[{', '.join(map(in_words, value))}]"
     if isinstance(value, Tensor):
         plain = value.detach().cpu().contiguous()
         content = plain.flatten().view(torch.uint8).numpy().tobytes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -24,10 +24,8 @@ def numbers_of(seeds: int | Sequence[int]) -> list[int]:
         if seeds < 1:
             raise ValueError(f"seeds is {seeds}, expected at least one")
         return list(range(seeds))
-    listed = [] if isinstance(seeds, str | bytes | bool) or not hasattr(seeds, "__iter__") else list(seeds)
-    if not (listed or hasattr(seeds, "__len__")) or not all(
-        isinstance(seed, numbers.Integral) and not isinstance(seed, bool) for seed in listed
-    ):
+    listed = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str | bytes) else [None]
+    if not all(isinstance(seed, numbers.Integral) and not isinstance(seed, bool) for seed in listed):
         raise TypeError(f"seeds is {seeds!r}, expected their number, or integers such as [0, 1, 2]")
     if not listed or len(set(listed)) != len(listed):
         raise ValueError(f"seeds are {listed}, expected at least one, all different")
