@@ -170,6 +170,7 @@ def check_elementwise(optimizer: Callable[[list[Tensor]], torch.optim.Optimizer]
 
     Raises:
         ValueError: it does not, or cannot take such a step.
+        TypeError: it is no optimiser.
     """
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(2, 4, 3, generator=generator, dtype=torch.float64)
@@ -190,7 +191,9 @@ def check_elementwise(optimizer: Callable[[list[Tensor]], torch.optim.Optimizer]
         plain = plain.func
     name = getattr(plain, "__name__", repr(plain))
     expected = "expected an elementwise one such as torch.optim.SGD or Adam"
-    optimizer([start[0].clone().requires_grad_()])
+    made = optimizer([start[0].clone().requires_grad_()])
+    if not isinstance(made, torch.optim.Optimizer):
+        raise TypeError(f"optimizer {name} makes a {type(made).__name__}, {expected}")
     try:
         together, apart = run([start], lambda slope: [slope]), run(list(start), list)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -16,7 +16,6 @@ import mtlkit as mtl
 from mtlkit.datasets import Dataset
 
 DOCUMENTED = (ValueError, TypeError, FileNotFoundError, LookupError)
-NOTHING = object()
 ODD = [None, True, False, 0, -1, 1, 2, 3, 1.5, math.nan, math.inf, -math.inf, 1e300, "", "a", b"a", [], [1], {}, ()]
 
 
@@ -93,8 +92,9 @@ FIT = {
     "select_from": ODD,
     "lr": [*ODD, -0.1, 1e-300, 100.0, np.float32(0.1), torch.tensor(0.1)],
     "optimizer": [
-        torch.optim.Adam, torch.optim.LBFGS, torch.optim.SparseAdam, torch.optim.Rprop, functools.partial(torch.optim.SGD),
-        functools.partial(torch.optim.SGD, momentum=-1), lambda parameters, lr: None, None, "SGD", torch.optim,
+        torch.optim.Adam, torch.optim.LBFGS, torch.optim.SparseAdam, torch.optim.Rprop,
+        functools.partial(torch.optim.SGD), functools.partial(torch.optim.SGD, momentum=-1),
+        lambda parameters, lr: None, None, "SGD", torch.optim,
     ],
     "clip": [*ODD, 1e-300],
     "seeds": [*ODD, [0, 0], [2**70], [-1], "01", range(2), (5, 3), np.arange(2), torch.arange(2), [[0]], {1: 2}],
@@ -169,11 +169,11 @@ COLUMNS = {
 }
 NAMES = [*COLUMNS, "missing", None, "", 3.5]
 FRAME = {
-    "columns": [["numbers", "yes"], ["yes"], [], list(COLUMNS), ["text", "category", "truth"], ["numbers", "big", "gaps"]],
+    "columns": [["numbers", "yes"], ["yes"], [], list(COLUMNS), ["text", "category", "truth"], ["big", "gaps"]],
     "rows": [0, 1, 2, 3, 24],
     "main": NAMES,
     "auxiliaries": [(), ["numbers"], ["yes", "yes"], "numbers", ["gaps", "text"], ["constant"], [7], None, ["nothing"]],
-    "kinds": [None, {}, {"yes": "regression"}, {"yes": "multiclass"}, {"text": "binary"}, {"yes": "odd"}, {"zz": "binary"}],
+    "kinds": [None, {}, {"yes": "regression"}, {"yes": "multiclass"}, {"text": "binary"}, {"yes": "odd"}, {"z": "odd"}],
     "categorical": [(), ["yes"], "yes", ["numbers"], ["missing"], ["lists"], None],
     "drop": [(), ["text"], ["text", "text"], "text", ["missing"], list(COLUMNS)],
     "groups": NAMES,
@@ -199,27 +199,43 @@ def test_from_frame(options):
 
 
 LOAD = {
-    "name": ["digits", "toy_regression", "nothing", None, 3, [], "Digits", "mnist"],
+    "name": ["digits", "synthetic", "toy_regression", "nothing", None, 3, "Digits"],
     "seed": [*ODD, 2**70],
     "main": [*ODD, 8, 10, "is_3"],
     "label_noise": [*ODD, 0.5],
-    "n_meta": [*ODD, 100, 10**7],
-    "n_train": [*ODD, 100, 10**7],
+    "noise": [*ODD, "flip", "constant", "gaussian"],
+    "noisy_tasks": [*ODD, "all"],
+    "n_meta": [*ODD, 100, 5000],
+    "n_train": [*ODD, 100, 5000],
     "n_test": [*ODD, 100],
-    "tasks": ODD,
+    "n_inputs": ODD,
+    "distance": ODD,
+    "drift_to": ODD,
+    "drift_epochs": [*ODD, (1, 2), (2, 1), (1, 2, 3), ("a", "b")],
+    "correlation": [*ODD, 0.5],
+    "observation_noise": ODD,
     "unknown": [1],
 }
+OPTIONS = {
+    "digits": {"main", "label_noise", "noise", "n_meta", "n_test"},
+    "synthetic": {
+        "label_noise", "noise", "noisy_tasks", "n_meta", "n_train", "n_test", "n_inputs", "drift_epochs", "correlation",
+        "observation_noise",
+    },
+    "toy_regression": {
+        "label_noise", "noise", "noisy_tasks", "n_meta", "n_train", "n_test", "distance", "drift_to", "drift_epochs",
+    },
+}  # fmt: skip
 
 
-@drawn(150)
+@drawn(300)
 @given(a_few({"name": "toy_regression"}, LOAD))
 def test_load(options):
     options = dict(options)
     name = options.pop("name")
-    if name == "mnist":
-        options = {"unknown": 1}
+    known = OPTIONS.get(name, set()) | {"seed", "unknown"}
     try:
-        data = mtl.datasets.load(name, **options)
+        data = mtl.datasets.load(name, **{option: value for option, value in options.items() if option in known})
     except DOCUMENTED as error:
         told(error)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -230,6 +231,14 @@ def check_listed(what: str, names: Sequence[str]) -> None:
     """Raise TypeError if ``names`` is one text, whose letters would be taken for names."""
     if isinstance(names, str):
         raise TypeError(f"{what} is {names!r}, expected a list of names such as [{names!r}]")
+
+
+def check_seed(seed: int) -> None:
+    """Raise TypeError unless ``seed`` is an integer, ValueError if it has more than 63 bits."""
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
+        raise TypeError(f"seed is {seed!r}, expected an integer")
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed is {seed}, expected one of at most 63 bits")
 
 
 def check_sizes(available: int, **sizes: int) -> None:

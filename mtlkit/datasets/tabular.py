@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mtlkit.datasets.base import Dataset, Split, check_listed, check_share, check_sizes
+from mtlkit.datasets.base import Dataset, Split, check_listed, check_seed, check_share, check_sizes
 from mtlkit.tasks import KINDS, Task, labelled
 
 
@@ -84,6 +84,9 @@ def from_frame(
     check_columns(frame, targets, [*drop, *splitting], categorical)
     check_share("meta", meta)
     check_share("test", test)
+    check_seed(seed)
+    if frame.empty:
+        raise ValueError("the frame has no rows, expected some for each split")
     inputs = frame.drop(columns=[*targets, *drop, *splitting])
     table = Table.of(inputs, {t: frame[t] for t in targets}, kinds or {}, categorical)
     numbers = None if groups is None else group_numbers(frame[groups])
