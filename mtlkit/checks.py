@@ -10,6 +10,7 @@ import torch
 
 from mtlkit.datasets import Dataset, Split
 from mtlkit.models import MultiTaskModel
+from mtlkit.stack import check_layers
 from mtlkit.tasks import labelled, pack, per_sample_losses
 
 
@@ -66,7 +67,8 @@ def check_finite(where: str, split: Split, dtype: torch.dtype) -> None:
 
 @torch.no_grad()
 def check_inputs(model: MultiTaskModel, data: Dataset, device: str | torch.device, dtype: torch.dtype) -> None:
-    """Refuse a model that cannot take the data's inputs, or whose outputs do not fit their targets."""
+    """Refuse layers that do not stack, a model that cannot take the data's inputs, outputs that do not fit."""
+    check_layers(model)
     x = data.train.x[:2].to(device, dtype if data.train.x.is_floating_point() else None)
     try:
         outputs = copy.deepcopy(model).to(device, dtype).eval()(x)

@@ -55,7 +55,7 @@ class Stack:
         autocast: bool = False,
     ) -> None:
         self.template = copy.deepcopy(model).to(dtype=dtype).train()
-        _check_layers(self.template)
+        check_layers(self.template)
         self.tasks, self.main = tuple(tasks), tasks[0]
         self.dtype, self.autocast = dtype, torch.autocast(torch.device(device).type, torch.bfloat16, autocast, False)
         models = []
@@ -180,7 +180,8 @@ def stacks_well(model: nn.Module, device: str | torch.device) -> bool:
     return torch.device(device).type != "cpu" or not convolves
 
 
-def _check_layers(model: nn.Module) -> None:
+def check_layers(model: nn.Module) -> None:
+    """Raise ValueError for a norm layer with running statistics or an unusual kind of dropout."""
     for name, module in model.named_modules():
         found = f"module {name!r} is a {type(module).__name__} with"
         if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:

@@ -202,7 +202,7 @@ def fit(
             for n, part in enumerate(chunks):
                 before = [run.weights() for run in done.values()]
                 show = None if watch is None else lambda rows, before=before: watch(pd.concat([*before, rows]))
-                done[n] = train(part, files[n], watch=show)
+                done[n] = train(part, checkpoint=files[n], watch=show)
                 if done[n].interrupted:
                     break
     except KeyboardInterrupt:
@@ -222,7 +222,7 @@ def fit(
 
 
 def _numbered(number: int, train: Callable[..., Runs], seeds: Sequence[int], file: Checkpoint | None) -> tuple:
-    runs = train(seeds, file)
+    runs = train(seeds, checkpoint=file)
     if runs.interrupted:
         raise KeyboardInterrupt
     return number, runs
@@ -261,7 +261,6 @@ def _train(
     data: Dataset,
     weighting: Weighting | Merging,
     seeds: Sequence[int],
-    checkpoint: Checkpoint | None,
     *,
     epochs: int,
     batch_size: int,
@@ -277,6 +276,7 @@ def _train(
     compile: bool,
     device: str | torch.device,
     label: str,
+    checkpoint: Checkpoint | None = None,
     watch: Callable[[pd.DataFrame], None] | None = None,
 ) -> Runs:
     """Train these seeds as one program; see :func:`fit`."""

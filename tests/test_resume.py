@@ -49,7 +49,9 @@ def moving(seed=0):
     train = replace(data.train, noisy=noisy)
 
     def train_at(epoch):
-        return replace(train, y={**train.y, "near": train.y["near"] * epoch})
+        noisy = train.noisy.clone()
+        noisy[: 3 * epoch, 1] = True
+        return replace(train, y={**train.y, "near": train.y["near"] * epoch}, noisy=noisy)
 
     return replace(data, train=train, train_at=train_at, redraw=moving)
 
