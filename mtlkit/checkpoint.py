@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import numbers
 import os
 import pickle
 import sys
@@ -163,6 +164,8 @@ def draws(data: Dataset, seed: int, epochs: int) -> list[Dataset | Split]:
 
 def in_words(value: object) -> str:
     """An argument as a text that is the same in every process, and another one for another argument."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return str(int(value) if isinstance(value, numbers.Integral) else float(value))
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(in_words, value))}]"
     if isinstance(value, Tensor):

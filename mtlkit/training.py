@@ -142,6 +142,7 @@ def fit(
             raise TypeError(f"{what} is {number!r}, expected an integer")
     if not isinstance(lr, numbers.Real) or not 0 <= lr < math.inf:
         raise ValueError(f"lr is {lr!r}, expected a positive number (or 0, which trains nothing)")
+    lr = float(lr)
     if clip is not None and not (isinstance(clip, numbers.Real) and clip > 0):
         raise ValueError(f"clip is {clip!r}, expected None or a positive number")
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
@@ -189,7 +190,7 @@ def fit(
     files: list[Checkpoint | None] = [None] * len(chunks)
     if checkpoint is not None:
         settings = train.keywords | {"seeds": seeds, "chunk": chunk, "model": model, "weighting": weighting}
-        settings |= {"data": draws(data, seeds[0], epochs), "torch": torch.__version__}
+        settings |= {"data": draws(data, seeds[0], epochs), "device": str(device), "torch": torch.__version__}
         files = files_of(Path(checkpoint), {what: in_words(value) for what, value in settings.items()}, chunks)
     done: dict[int, Runs] = {}
     stopped = False

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -199,6 +200,7 @@ OTHERS = {
     "data": {"data": small(seed=1)},
     "model": {"model": mtl.models.mlp(small(), hidden=(9, 6))},
     "label": {"name": "another"},
+    "batch_size": {"batch_size": np.int64(13)},
 }
 
 
@@ -207,6 +209,7 @@ OTHERS = {
 def test_a_checkpoint_of_another_training_is_refused_and_left_alone(what, tmp_path):
     path = tmp_path / "c"
     given = {"model": model(small()), "data": small(), "weighting": mtl.SLGrad(), "checkpoint": path, **OPTIONS}
+    given |= {"batch_size": np.int64(12), "device": torch.device("cpu"), "lr": np.float32(0.5)}
     with pytest.warns(IncompleteRuns, match="interrupted"):
         mtl.fit(**given, watch=Stop(1))
     kept = path.read_bytes()
