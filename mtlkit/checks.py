@@ -69,6 +69,9 @@ def check_finite(where: str, split: Split, dtype: torch.dtype) -> None:
 def check_inputs(model: MultiTaskModel, data: Dataset, device: str | torch.device, dtype: torch.dtype) -> None:
     """Refuse layers that do not stack, a model that cannot take the data's inputs, outputs that do not fit."""
     check_layers(model)
+    for name, parameter in model.named_parameters():
+        if not parameter.numel():
+            raise ValueError(f"the model's {name} has shape {tuple(parameter.shape)}, expected no width of 0")
     x = data.train.x[:2].to(device, dtype if data.train.x.is_floating_point() else None)
     try:
         outputs = copy.deepcopy(model).to(device, dtype).eval()(x)

@@ -123,6 +123,13 @@ def test_a_model_made_for_other_inputs_is_told_so():
         mtl.fit(model(data), images, mtl.Uniform(), **OPTIONS)
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_layer_without_width_is_told_so():
+    data = small()
+    with pytest.raises(ValueError, match=r"the model's trunk\.0\.weight has shape \(0, 5\), expected no width of 0"):
+        mtl.fit(mtl.models.mlp(data, hidden=(0,)), data, mtl.Uniform(), **OPTIONS)
+
+
 def test_outputs_that_do_not_fit_their_task_are_told_so():
     data = small()
     heads = {"main": nn.Linear(4, 1), "near": nn.Linear(4, 1), "far": nn.Linear(4, 2)}
