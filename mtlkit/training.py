@@ -147,6 +147,8 @@ def fit(
         raise ValueError(f"clip is {clip!r}, expected None or a positive number")
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise TypeError(f"dtype is {dtype!r}, expected a floating-point one such as torch.float32")
+    if lr > torch.finfo(dtype).max:
+        raise ValueError(f"lr is {lr!r}, expected a number that {dtype} can hold")
     if set(model.names) != {task.name for task in data.tasks}:
         raise ValueError(f"the model has heads {list(model.names)}, expected {[t.name for t in data.tasks]}")
     if meta_batch_size is None:

@@ -41,6 +41,7 @@ def set_main(value):
         ({"lr": -1}, ValueError, "lr is -1, expected a positive number"),
         ({"lr": math.nan}, ValueError, "lr is nan, expected a positive number"),
         ({"lr": math.inf}, ValueError, "lr is inf, expected a positive number"),
+        ({"lr": 1e300}, ValueError, r"lr is 1e\+300, expected a number that torch\.float32 can hold"),
         ({"lr": "0.1"}, ValueError, "lr is '0.1', expected a positive number"),
         ({"clip": 0}, ValueError, "clip is 0, expected None or a positive number"),
         ({"clip": -1.0}, ValueError, r"clip is -1\.0, expected None or a positive number"),
