@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from mtlkit.checkpoint import of_optimizer, restore_optimizer
 from mtlkit.datasets import Split
 from mtlkit.signals import Params, Problem, prefers_two_passes
 from mtlkit.stack import Stack, stacks_well
@@ -77,6 +78,17 @@ class Descent:
             leaf.grad = gradients[name]
         self.optimizer.step()
         return weights, state
+
+    def state(self) -> dict[str, object]:
+        """What it has learned for the weighting, and its optimiser's memory, for :meth:`restore`."""
+        return {"learned": self.leaves.get(LEARNED), "optimizer": of_optimizer(self.optimizer)}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Go on from a state."""
+        if LEARNED in self.leaves:
+            self.leaves[LEARNED].copy_(state["learned"])
+        restore_optimizer(self.optimizer, state["optimizer"])
 
     def _gradients(
         self,
@@ -161,6 +173,7 @@ def check_elementwise(optimizer: Callable[[list[Tensor]], torch.optim.Optimizer]
 
     Raises:
         ValueError: it does not, or cannot take such a step.
+        TypeError: it is no optimiser.
     """
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(2, 4, 3, generator=generator, dtype=torch.float64)
@@ -181,7 +194,9 @@ def check_elementwise(optimizer: Callable[[list[Tensor]], torch.optim.Optimizer]
         plain = plain.func
     name = getattr(plain, "__name__", repr(plain))
     expected = "expected an elementwise one such as torch.optim.SGD or Adam"
-    optimizer([start[0].clone().requires_grad_()])
+    made = optimizer([start[0].clone().requires_grad_()])
+    if not isinstance(made, torch.optim.Optimizer):
+        raise TypeError(f"optimizer {name} makes a {type(made).__name__}, {expected}")
     try:
         together, apart = run([start], lambda slope: [slope]), run(list(start), list)
     except (TypeError, ValueError, RuntimeError) as error:

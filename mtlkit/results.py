@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -22,6 +23,10 @@ from mtlkit.tasks import Task, per_sample_losses, presence
 
 MOMENTS = ("selected", "last")
 PREDICTED_ROWS = 4096
+
+
+class IncompleteRuns(UserWarning):
+    """Runs are not all there: a seed diverged, training was interrupted, or a comparison leaves pairs out."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Runs:
         architecture: a model like those that were trained; None where there is none.
         recipe: the call of :func:`mtlkit.fit`, without the options that change no numbers; empty where an argument
             has no recipe (:mod:`mtlkit.recipes`).
+        interrupted: whether training was stopped by hand (Ctrl-C): the runs are what there was then.
     """
 
     frame: pd.DataFrame
@@ -59,6 +65,7 @@ class Runs:
     draws: tuple[Dataset, ...] = field(default=(), repr=False)
     architecture: MultiTaskModel | None = field(default=None, repr=False)
     recipe: str = ""
+    interrupted: bool = False
 
     @property
     def method(self) -> str:
@@ -281,6 +288,7 @@ def join(parts: Sequence[Runs]) -> Runs:
             for at, state in parts[0].states.items()
         },
         draws=tuple(draw for part in parts for draw in part.draws),
+        interrupted=any(part.interrupted for part in parts),
     )
 
 
@@ -383,6 +391,16 @@ class Recorder:
         if self.patience is not None:
             self.running &= epoch - self.best < self.patience
 
+    def state(self) -> dict[str, object]:
+        """What was recorded up to the end of an epoch, for :meth:`restore`; later records leave it as it is."""
+        return {name: _containers(getattr(self, name)) for name in RECORDED} | {"visits": self.visits.clone()}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Forget what was recorded after, or go on from, a state."""
+        for name, value in state.items():
+            setattr(self, name, _containers(value))
+        self.given, self.steps = self.given_before.clone(), []
+
     def all_finished(self) -> bool:
         """Whether no seed goes on."""
         return not self.running.any()
@@ -457,6 +475,20 @@ class Recorder:
         )
 
 
+RECORDED = (
+    "given_before", "visits", "losses", "weights", "spreads", "noisy_weights", "reports", "diverged", "running", "ends",
+    "lowest", "best", "outputs", "states",
+)  # fmt: skip
+"""What a :class:`Recorder` remembers from one epoch to the next."""
+
+
+def _containers(value: object) -> object:
+    """Dicts and lists anew, with the same tensors in them."""
+    if isinstance(value, dict):
+        return {name: _containers(inner) for name, inner in value.items()}
+    return list(value) if isinstance(value, list) else value
+
+
 def _kept(before: Mapping[str, Tensor], now: Mapping[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
     """The tensors (S, ...) of ``now`` for the chosen seeds (S,), those of ``before``, if any, for the others."""
     if not before:
@@ -502,7 +534,8 @@ def compare(
 
     Returns:
         a row per further run: ``difference`` (mean of run minus reference), ``low`` and ``high``
-        (95 % t interval), ``p`` (two-sided paired t-test) and ``seeds`` (pairs with both values finite).
+        (95 % t interval), ``p`` (two-sided paired t-test) and ``seeds`` (pairs with both values finite). A warning
+        says how many pairs are left out, since a seed diverged or the metric is undefined.
 
     Raises:
         ValueError: fewer than two runs, other seeds or another data set, no such metric or task.
@@ -543,4 +576,12 @@ def compare(
             "p": p,
             "seeds": len(difference),
         }
+        if len(difference) < len(values):
+            left_out = len(values) - len(difference)
+            warnings.warn(
+                f"{left_out} of {len(values)} pairs of {method} and {runs[0].method} are left out: a seed diverged, or "
+                f"its {metric} is undefined",
+                IncompleteRuns,
+                stacklevel=2,
+            )
     return pd.DataFrame.from_dict(table, orient="index").rename_axis(f"against {runs[0].method}")

@@ -59,7 +59,7 @@ class Stack:
         initial: Callable[[int], Mapping[str, Tensor]] | None = None,
     ) -> None:
         self.template = copy.deepcopy(model).to(dtype=dtype).train()
-        _check_layers(self.template)
+        check_layers(self.template)
         self.tasks, self.main = tuple(tasks), tasks[0]
         self.dtype, self.autocast = dtype, torch.autocast(torch.device(device).type, torch.bfloat16, autocast, False)
         models = []
@@ -79,6 +79,23 @@ class Stack:
         self.shared = tuple(name for name in self.parameters if name.startswith("trunk."))
         self.last = tuple(name for name in self.template.last if name in self.parameters)
         self.has_penalty = hasattr(self.template, "penalty")
+
+    def state(self) -> dict[str, object]:
+        """Parameters, buffers and the streams of dropout, for :meth:`restore`."""
+        return {
+            "parameters": self.parameters,
+            "buffers": self.buffers,
+            "streams": [stream.get_state() for stream in self.streams],
+        }
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Go on from a state."""
+        for own, saved in ((self.parameters, state["parameters"]), (self.buffers, state["buffers"])):
+            for name, value in own.items():
+                value.copy_(saved[name])
+        for stream, saved in zip(self.streams, state["streams"], strict=True):
+            stream.set_state(saved)
 
     def masks(self, *copies: int) -> Params:
         """New keys (S, *copies) for the dropout masks of one batch, by the names that :meth:`losses` knows."""
@@ -191,7 +208,8 @@ def _fill(model: nn.Module, values: Mapping[str, Tensor], seed: int) -> None:
         own[name].copy_(value)
 
 
-def _check_layers(model: nn.Module) -> None:
+def check_layers(model: nn.Module) -> None:
+    """Raise ValueError for a norm layer with running statistics or an unusual kind of dropout."""
     for name, module in model.named_modules():
         found = f"module {name!r} is a {type(module).__name__} with"
         if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
@@ -289,6 +307,16 @@ class Batches:
     def __init__(self, n: int, batch: int, generators: Sequence[torch.Generator]) -> None:
         self.n, self.batch, self.generators = n, batch, generators
         self.left = torch.empty(len(generators), 0, dtype=torch.long, device=generators[0].device)
+
+    def state(self) -> dict[str, object]:
+        """The rows left of the passes begun, and the streams, for :meth:`restore`."""
+        return {"left": self.left.clone(), "streams": [stream.get_state() for stream in self.generators]}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Go on from a state."""
+        self.left = state["left"]
+        for stream, saved in zip(self.generators, state["streams"], strict=True):
+            stream.set_state(saved)
 
     def __next__(self) -> Tensor:
         if self.batch == self.n:

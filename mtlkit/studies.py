@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
-import numbers
 import os
+import sys
+import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,17 +17,21 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from mtlkit import recipes
+from mtlkit.checkpoint import in_words as described
+from mtlkit.checks import numbers_of
 from mtlkit.datasets import Dataset
 from mtlkit.merging import Merging
 from mtlkit.models import MultiTaskModel
 from mtlkit.progress import progress
-from mtlkit.results import Runs
+from mtlkit.results import IncompleteRuns, Runs
 from mtlkit.stack import stacks_well
 from mtlkit.store import Store
 from mtlkit.training import BATCH_SIZE, SAME_NUMBERS, fit
 from mtlkit.weighting import GradientCosine, NoiseLayer, SLGrad, Uniform, Weighting
+from mtlkit.workers import parallel
 
 
 @dataclass(frozen=True)
@@ -149,6 +155,7 @@ def study(
     jobs: int = 2,
     store: str | Path | None = None,
     missing: str = "train",
+    scheduler: str | None = None,
     label: str = "",
     **options,
 ) -> Study:
@@ -168,6 +175,9 @@ def study(
         store: file that keeps every finished run (:class:`mtlkit.store.Store`) and is looked into first.
         missing: what to do with a run that is not in the store: ``"train"`` it, ``"raise"``, or ``"skip"``: leave
             out the contenders that miss one.
+        scheduler: address of a Dask scheduler, ``tcp://host:port``, whose workers train in place of ``jobs``
+            processes here, one fit a worker at a time: each needs this package and one thread
+            (``dask worker --nthreads 1``). A fit whose worker is lost is trained on another. Needs the extra ``dask``.
         label: of the progress lines.
         options: passed to :func:`mtlkit.training.fit`. ``steps_per_epoch`` is one pass over the first
             candidate's training split unless given, so that everyone makes the same number of steps.
@@ -175,6 +185,7 @@ def study(
     Raises:
         ValueError: an empty grid, no candidates, another ``missing``.
         LookupError: a run that is not in the store, with ``missing="raise"``.
+        FailedFits: fits have failed; those beside them were trained first. Finished ones are in the store.
     """
     variants = {name: [c] if isinstance(c, Candidate) else list(c) for name, c in candidates.items()}
     if not lrs or not all(variants.values()) or not variants:
@@ -182,7 +193,7 @@ def study(
     first = next(iter(variants.values()))[0].data.train
     options.setdefault("steps_per_epoch", len(first) // options.get("batch_size", BATCH_SIZE))
     flat = {(name, v): candidate for name, found in variants.items() for v, candidate in enumerate(found)}
-    bench = functools.partial(fits, flat, jobs=jobs, store=store, missing=missing, **options)
+    bench = functools.partial(fits, flat, jobs=jobs, store=store, missing=missing, scheduler=scheduler, **options)
     runs, choices, tuning = {}, {}, []
     names, cap = list(variants), epochs
     for _ in range(doublings + 1):
@@ -282,6 +293,7 @@ def fits(
     jobs: int = 2,
     store: str | Path | None = None,
     missing: str = "train",
+    scheduler: str | None = None,
     **options,
 ) -> dict[tuple[Key, float], Runs]:
     """Fit candidates side by side, with a progress bar.
@@ -290,15 +302,18 @@ def fits(
         candidates: name to contender; a name may be a tuple that begins with what the runs are called.
         todo: name of a candidate and learning rate of each fit.
         label: of the progress bar.
-        jobs, store, missing: see :func:`study`.
+        jobs, store, missing, scheduler: see :func:`study`. Only this process writes to the store.
         seeds, epochs, options: of :func:`mtlkit.training.fit`.
 
     Returns:
         the runs by entry of ``todo``, in its order; without those that were skipped.
+
+    Raises:
+        FailedFits: fits have failed; all others were trained first.
     """
     if missing not in MISSING:
         raise ValueError(f"missing is {missing!r}, expected one of {', '.join(MISSING)}")
-    seeds = list(range(seeds)) if isinstance(seeds, numbers.Integral) else list(seeds)
+    seeds = numbers_of(seeds)
     kept = None if store is None else Store(store)
     settings = {} if kept is None else {(k, lr): _settings(candidates[k], lr, options) for k, lr in todo}
     units, skipped = [], set()
@@ -320,13 +335,26 @@ def fits(
         for n, (key, lr, part) in enumerate(units)
     )
     done: dict[tuple[Key, float], Runs] = {}
-    results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)
-    for _, (n, run) in zip(progress(units, label), results, strict=True):
-        key, lr, _ = units[n]
-        if kept is None:
-            done[key, lr] = run
-        else:
-            kept.add(settings[key, lr], epochs, run)
+    failed: dict[int, str] = {}
+    finished: set[int] = set()
+    results = parallel(calls, jobs, scheduler=scheduler) if units else ()
+    try:
+        for _, (n, run) in zip(progress(units, label), results, strict=True):
+            key, lr, _ = units[n]
+            finished.add(n)
+            if isinstance(run, str):
+                failed[n] = _failure(units[n], candidates[key], epochs, options, run)
+                print(failed[n], file=sys.stderr, flush=True)
+            elif kept is None:
+                done[key, lr] = run
+            else:
+                kept.add(settings[key, lr], epochs, run)
+    except (TerminatedWorkerError, *_killed(scheduler)) as error:
+        left = (n for n in range(len(units)) if n not in finished)
+        lost = f"not finished when a worker was lost ({type(error).__name__}: {error})\n"
+        failed |= {n: _failure(units[n], candidates[units[n][0]], epochs, options, lost) for n in left}
+    if failed:
+        raise FailedFits(list(failed.values()), done)
     if kept is not None:
         wanted = [entry for entry in todo if entry not in skipped]
         done = {(k, lr): kept.runs(settings[k, lr], epochs, seeds, _called(k)) for k, lr in wanted}
@@ -364,20 +392,60 @@ def _settings(candidate: Candidate, lr: float, options: Mapping[str, object]) ->
     }
 
 
-def _numbered(number: int, candidate: Candidate, **options) -> tuple[int, Runs]:
-    """A fit and the number it goes by."""
-    return number, _fit(candidate, **options)
+class FailedFits(RuntimeError):
+    """Fits that failed, after all others were trained.
+
+    Attributes:
+        failures: what each was made of, and its traceback.
+        done: the runs that are finished, where no store keeps them.
+    """
+
+    def __init__(self, failures: Sequence[str], done: Mapping[tuple[Key, float], Runs]) -> None:
+        super().__init__(f"{len(failures)} fits failed, the others are finished:\n" + "\n".join(failures))
+        self.failures, self.done = list(failures), dict(done)
+
+
+def _failure(
+    unit: tuple[Key, float, Sequence[int]], candidate: Candidate, epochs: int, options: Mapping[str, object], what: str
+) -> str:
+    """What a failed fit was made of, and its traceback."""
+    key, lr, seeds = unit
+    used = {"lr": lr, "seeds": list(seeds), "epochs": epochs} | {**options, **candidate.options}
+    line = ", ".join(f"{name}={described(value)}" for name, value in used.items())
+    about = f"{candidate.data.recipe or candidate.data.name}, {described(candidate.weighting)}"
+    return f"{_called(key)} on {about} with {line}:\n{what}"
+
+
+def _killed(scheduler: str | None) -> list[type[Exception]]:
+    """What is raised when a worker of a cluster is lost again and again with the same fit."""
+    if scheduler is None:
+        return []
+    from distributed.scheduler import KilledWorker
+
+    return [KilledWorker]
+
+
+def _numbered(number: int, candidate: Candidate, **options) -> tuple[int, Runs | str]:
+    """The number of a fit and its runs, or the traceback of its failure."""
+    try:
+        return number, _fit(candidate, **options)
+    except Exception:
+        return number, traceback.format_exc()
 
 
 def _fit(candidate: Candidate, **options) -> Runs:
-    """One fit on one thread, so that its sums have one order wherever it runs."""
+    """One fit on one thread, so that its sums have one order wherever it runs; :func:`summary` says what diverged."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with mock.patch.dict(os.environ, MTLKIT_PROGRESS="off"):
-            return fit(candidate.model, candidate.data, candidate.weighting, **{**options, **candidate.options})
+        with mock.patch.dict(os.environ, MTLKIT_PROGRESS="off"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", IncompleteRuns)
+            runs = fit(candidate.model, candidate.data, candidate.weighting, **{**options, **candidate.options})
     finally:
         torch.set_num_threads(threads)
+    if runs.interrupted:
+        raise KeyboardInterrupt
+    return runs
 
 
 def _meta_loss(runs: Runs) -> float:

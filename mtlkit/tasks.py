@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,7 @@ class Task:
     Raises:
         ValueError: unknown kind; ``n_classes`` missing, below 2, or given for another kind; ``flip``
             outside 0 to 1, or not 0 for another kind.
+        TypeError: ``n_classes`` that is no integer, ``flip`` that is no number.
     """
 
     name: str
@@ -46,6 +48,12 @@ class Task:
     flip: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.n_classes is not None and (
+            not isinstance(self.n_classes, numbers.Integral) or isinstance(self.n_classes, bool)
+        ):
+            raise TypeError(f"task {self.name!r}: n_classes is {self.n_classes!r}, expected an integer")
+        if not isinstance(self.flip, numbers.Real):
+            raise TypeError(f"task {self.name!r}: flip is {self.flip!r}, expected a share from 0 to 1")
         if self.kind not in KINDS:
             raise ValueError(f"task {self.name!r}: kind is {self.kind!r}, expected one of {', '.join(KINDS)}")
         if self.kind == "multiclass":

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from mtlkit import recipes
 from mtlkit.datasets import files
-from mtlkit.datasets.base import Dataset, Split
+from mtlkit.datasets.base import Dataset, Split, check_seed
 from mtlkit.datasets.card import Card
 from mtlkit.datasets.cifar import cifar10
 from mtlkit.datasets.digits import digits
@@ -68,7 +68,7 @@ def load(name: str, *, seed: int = 0, **options) -> Dataset:
 
     Raises:
         ValueError: unknown name, or an option out of its range.
-        TypeError: unknown option.
+        TypeError: unknown option, or a seed that is no integer.
         FileNotFoundError: a data file is not there and could not be downloaded.
     """
     _check(name)
@@ -77,6 +77,7 @@ def load(name: str, *, seed: int = 0, **options) -> Dataset:
     for option in options:
         if option not in allowed:
             raise TypeError(f"data set {name!r} has no option {option!r}, expected some of {', '.join(allowed)}")
+    check_seed(seed)
     line = recipes.call(loader, name, name="load", **options)
     return replace(loader(seed=seed, **options), redraw=functools.partial(_redraw, name, options), recipe=line)
 

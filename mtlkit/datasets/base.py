@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -144,8 +145,10 @@ class Dataset:
         ``data.only([data.main.name])`` is the single-task problem.
 
         Raises:
-            ValueError: an unknown task.
+            ValueError: an unknown task, none, or one twice.
+            TypeError: a text in place of a list.
         """
+        check_listed("names", names)
         position = {task.name: i for i, task in enumerate(self.tasks)}
         for name in names:
             if name not in position:
@@ -241,6 +244,20 @@ def check_share(what: str, value: float) -> None:
     """Raise ValueError unless ``value`` lies in [0, 1]."""
     if not 0 <= value <= 1:
         raise ValueError(f"{what} is {value}, expected a number from 0 to 1")
+
+
+def check_listed(what: str, names: Sequence[str]) -> None:
+    """Raise TypeError if ``names`` is one text, whose letters would be taken for names."""
+    if isinstance(names, str):
+        raise TypeError(f"{what} is {names!r}, expected a list of names such as [{names!r}]")
+
+
+def check_seed(seed: int) -> None:
+    """Raise TypeError unless ``seed`` is an integer, ValueError if it has more than 63 bits."""
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
+        raise TypeError(f"seed is {seed!r}, expected an integer")
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed is {seed}, expected one of at most 63 bits")
 
 
 def check_sizes(available: int, **sizes: int) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mtlkit.datasets.base import Dataset, Split, check_share, check_sizes
+from mtlkit.datasets.base import Dataset, Split, check_listed, check_seed, check_share, check_sizes
 from mtlkit.tasks import KINDS, Task, labelled
 
 
@@ -74,10 +74,12 @@ def from_frame(
         ValueError: an unknown column or kind, a column with two roles, a target that does not fit
             its kind or has no label in training, an infinite value, a missing group or time, an empty
             split, more than one of ``groups``, ``time`` and ``stratify``.
-        TypeError: not a frame, or a column that is neither number, text nor category.
+        TypeError: not a frame, a text in place of a list, or a column that is neither number, text nor category.
     """
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(f"frame is a {type(frame).__name__}, expected a pandas.DataFrame")
+    for what, names in {"auxiliaries": auxiliaries, "categorical": categorical, "drop": drop}.items():
+        check_listed(what, names)
     targets = [main, *auxiliaries]
     splitting = [column for column in (groups, time) if column is not None]
     if len(splitting) + stratify > 1:
@@ -85,6 +87,9 @@ def from_frame(
     check_columns(frame, targets, [*drop, *splitting], categorical)
     check_share("meta", meta)
     check_share("test", test)
+    check_seed(seed)
+    if frame.empty:
+        raise ValueError("the frame has no rows, expected some for each split")
     inputs = frame.drop(columns=[*targets, *drop, *splitting])
     table = Table.of(inputs, {t: frame[t] for t in targets}, kinds or {}, categorical)
     numbers = None if groups is None else group_numbers(frame[groups])

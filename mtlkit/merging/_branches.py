@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from mtlkit.checkpoint import of_optimizer, restore_optimizer
 from mtlkit.datasets import Split
 from mtlkit.merging._base import Epoch, steps_of
 from mtlkit.signals import Params
@@ -115,6 +116,24 @@ class Branches:
             name: torch.cat([leaves[name].detach() for leaves, _ in self.groups]).view(value.shape)
             for name, value in start.items()
         }
+
+    def state(self) -> dict[str, object]:
+        """The streams, and the optimisers that may go on, with their parameters (K S, *); for :meth:`restore`."""
+        return {
+            "streams": [stream.get_state() for stream in self.generators],
+            "last": self.last,
+            "groups": [[leaves, of_optimizer(optimizer)] for leaves, optimizer in self.groups],
+        }
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Go on from a state."""
+        for stream, saved in zip(self.generators, state["streams"], strict=True):
+            stream.set_state(saved)
+        self.last, self.groups = state["last"], []
+        for values, memory in state["groups"]:
+            leaves = {name: value.detach().requires_grad_() for name, value in values.items()}
+            self.groups.append((leaves, self.optimizer(list(leaves.values()))))
+            restore_optimizer(self.groups[-1][1], memory)
 
     def _loss(self, state: Params, rows: Tensor, weights: Tensor) -> Tensor:
         """Sum of all branches' weighted losses, (): state (K S, *), rows (K, S, B), weights (K, S, T)."""

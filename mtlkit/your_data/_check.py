@@ -21,6 +21,7 @@ from mtlkit.samples import audit, detection, sample_losses
 from mtlkit.studies import Candidate, fits
 from mtlkit.tasks import Task, labelled
 from mtlkit.weighting import SLGrad, Uniform
+from mtlkit.workers import in_order
 from mtlkit.your_data._answers import SINGLE, SLGRAD_LOSS, WEIGHT, model
 from mtlkit.your_data._levels import linear_model
 
@@ -138,7 +139,7 @@ def audit_check(
     for level, data in draws.items():
         if others and data.main.kind != "regression":
             calls = (joblib.delayed(_scored)(data.resample(seed), seed, others) for seed in range(seeds))
-            scores = pd.concat(joblib.Parallel(n_jobs=jobs)(calls))
+            scores = pd.concat(in_order(calls, jobs))
             tables += [detection(scores, name).assign(label_noise=level, ranking=name) for name in others]
     return pd.concat(tables)[["label_noise", "ranking", "seed", "precision", "roc_auc"]].reset_index(drop=True)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from mtlkit import studies
 from mtlkit.datasets import Dataset
 from mtlkit.tasks import labelled
+from mtlkit.workers import in_order
 from mtlkit.your_data._answers import METHODS, METRICS, SINGLE, lower_is_better, named
 
 LINEAR, CONSTANT = "linear model", "the same answer for every row"
@@ -38,7 +39,7 @@ def levels(outcome: studies.Study, data: Dataset, jobs: int = 2) -> pd.DataFrame
     metric = METRICS[data.main.kind]
     found = studies.per_seed(outcome, metric)[[SINGLE, *METHODS]]
     calls = (joblib.delayed(_yardsticks)(data.resample(seed), metric) for seed in found.index)
-    found[[LINEAR, CONSTANT]] = joblib.Parallel(n_jobs=jobs)(calls)
+    found[[LINEAR, CONSTANT]] = in_order(calls, jobs)
     table = found.agg(["mean", "std", "count"]).T.set_axis(["mean", "sd", "seeds"], axis=1)
     table = table.astype({"seeds": int}).rename_axis("method")
     return table.sort_values("mean", ascending=lower_is_better(metric), kind="stable")

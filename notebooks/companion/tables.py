@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def summary(outcome: Study, metrics: Sequence[str] = ("loss",), reference: str =
                 row["diverged"] = int(runs.frame.groupby("seed")["diverged"].first().sum())
                 row["reference"] = reference
                 if name != reference:
-                    against = compare([outcome.runs[reference], runs], metric, at=at).iloc[0]
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore", IncompleteRuns)
+                        against = compare([outcome.runs[reference], runs], metric, at=at).iloc[0]
                     row |= {"difference": against["difference"], "p": against["p"]}
                     row |= {"difference_low": against["low"], "difference_high": against["high"]}
                 rows.append(row)
