@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mtlkit.results import Runs, compare
+from mtlkit.results import IncompleteRuns, Runs, compare
 from mtlkit.studies import Study, per_seed
 
 
