@@ -38,7 +38,7 @@ lint: .venv/installed
 # The notebook tests run in the environment of a pipeline run, RUNTIME in notebooks/companion/notebook.py.
 test: lint
 	$(BIN)/python -m companion.notebook check notebooks/*.ipynb
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests mtlkit notebooks/companion
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests mtlkit
 	OMP_NUM_THREADS=1 MTLKIT_PROGRESS=off MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=2147483647 \
 		$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 \
 		--nbval-sanitize-with notebooks/sanitize.cfg --ignore=notebooks/speed.ipynb notebooks

@@ -417,7 +417,7 @@ def implicit_alignment(
     """
     own, over_all = problem.parameters, problem.total or _alone
     term = over_all(gradient(problem.meta_loss(own), own), own)
-    slope = over_all(gradient(objective(means), own, create_graph=True), own)
+    slope = _slope(problem, means, objective)
     series = term
     for _ in range(terms):
         bent = over_all(gradient(_dot(slope.values(), term.values(), 0), own, retain_graph=True), own)
@@ -425,6 +425,20 @@ def implicit_alignment(
         series = {name: value + term[name] for name, value in series.items()}
     rows = dense(_each_task(means, own, problem.stacked_tasks, over_all), own, means.shape[-1])
     return step * _dot(rows, series.values(), means.ndim).movedim(0, -1)
+
+
+def _slope(problem: Problem, means: Tensor, objective: Callable[[Tensor], Tensor]) -> Params:
+    """The objective's gradient, to be differentiated once more.
+
+    Over several processes each task's gradient is summed on its own: the slope of the objective in one mean loss
+    depends on all of them, and so on the rows of all processes.
+    """
+    own = problem.parameters
+    if problem.total is None:
+        return gradient(objective(means), own, create_graph=True)
+    [by_task] = torch.autograd.grad(objective(means).sum(), means, create_graph=True)
+    rows = dense(_each_task(means, own, False, problem.total, True), own, means.shape[-1])
+    return {name: torch.tensordot(by_task, row, 1) for name, row in zip(own, rows, strict=True)}
 
 
 def score(metric: Callable[[Tensor, Tensor], Tensor | float], task: Task, output: Tensor, target: Tensor) -> Tensor:

@@ -193,7 +193,7 @@ def share_table(outcomes: Mapping[str, Study], methods: Sequence[str]) -> pd.Dat
     """
     rows = []
     for condition, outcome in outcomes.items():
-        for method in methods:
+        for method in [m for m in methods if m in outcome.runs]:
             run = outcome.runs[method]
             frame = run.frame[(run.frame["metric"] == "weight") & (run.frame["split"] == "train")]
             main = frame[frame["task"] == run.main].pivot(index="seed", columns="epoch", values="value")
