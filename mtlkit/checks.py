@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import numbers
+import warnings
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -41,7 +42,7 @@ def first_line(error: BaseException) -> str:
 
 
 def check_draw(data: Dataset, dtype: torch.dtype) -> None:
-    """Refuse data that cannot be trained on, or choose an epoch."""
+    """Refuse data that cannot be trained on, or choose an epoch; warn of a main task with one class in training."""
     for where, split in data.splits.items():
         check_finite(f"{data.name}, {where} split", split, dtype)
     main = data.main
@@ -51,9 +52,10 @@ def check_draw(data: Dataset, dtype: torch.dtype) -> None:
         if not len(known):
             raise ValueError(f"{data.name}: no row of the {where} split has a label of the main task {main.name!r}")
         if where == "train" and main.kind != "regression" and len(known.unique()) < 2:
-            raise ValueError(
+            warnings.warn(
                 f"{data.name}: all training labels of the main task {main.name!r} are {known[0].item():g}, expected at "
-                "least two classes"
+                "least two classes",
+                stacklevel=3,
             )
 
 

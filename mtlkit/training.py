@@ -122,8 +122,7 @@ def fit(
             optimiser that is not elementwise, a learning rate or clip out of range, ``watch`` with several processes,
             ``clip`` or ``compile`` for a per-epoch method; initial values that do not fit the model, a trunk that is
             not trained under a weighting that reads its gradients; inputs or targets that are not finite as ``dtype``,
-            no main label in the meta split, fewer than two classes of the main task in the training split; a checkpoint
-            that is damaged or of another training, which is left as it is.
+            no main label in the meta split; a checkpoint that is damaged or of another training, which stays as it is.
         TypeError: ``weighting`` is neither a Weighting nor a Merging, ``model`` no MultiTaskModel, a count that is no
             integer.
     """

@@ -80,11 +80,6 @@ def set_main(value):
             ValueError,
             "no row of the train split has a label of .*main",
         ),
-        (
-            {"data": spoilt("train", set_main(1.0))},
-            ValueError,
-            "all training labels of the main task 'main' are 1, expected at least two classes",
-        ),
     ],
 )
 def test_faults_are_named_before_training(change, error, message):
@@ -92,6 +87,13 @@ def test_faults_are_named_before_training(change, error, message):
     arguments = {"model": model(data), "data": data, "weighting": mtl.Uniform(), **OPTIONS} | change
     with pytest.raises(error, match=message):
         mtl.fit(**arguments)
+
+
+def test_a_main_task_with_one_class_in_training_is_said():
+    data = spoilt("train", set_main(1.0))
+    one_class = "all training labels of the main task 'main' are 1, expected at least two classes"
+    with pytest.warns(UserWarning, match=one_class):
+        mtl.fit(model(data), data, mtl.Uniform(), **OPTIONS)
 
 
 def test_the_draw_of_every_seed_is_looked_at_before_it_is_trained_on():
