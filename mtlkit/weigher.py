@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+import numbers
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -114,6 +116,12 @@ class Weigher(nn.Module):
                 f"weighting is {weighting!r}, expected an instance such as mtlkit.Uniform() "
                 "(a method that merges models once per epoch runs in mtlkit.fit)"
             )
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
+        if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**63:
+            raise ValueError(f"seed is {seed!r}, expected an integer of at least 0")
+        if lr is not None and not (isinstance(lr, numbers.Real) and 0 <= lr < math.inf):
+            raise ValueError(f"lr is {lr!r}, expected None or a positive number")
         super().__init__()
         model = model.module if isinstance(model, DistributedDataParallel) else model
         if any(isinstance(module, DistributedDataParallel) for module in model.modules()):
@@ -135,7 +143,7 @@ class Weigher(nn.Module):
         for kind in KINDS:
             is_kind = torch.tensor([task.kind == kind for task in self.tasks], device=first.device)
             self.register_buffer(f"_{kind}", is_kind, persistent=False)
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(int(seed))
         self._two_pass: bool | None = None
         self.weights: Tensor | None = None
         self.register_load_state_dict_pre_hook(_refuse_another)
@@ -205,6 +213,8 @@ class Weigher(nn.Module):
             packed_meta = _packed(self.tasks[:1], y_meta, "meta")
             check_inputs(x_meta, "meta")
         rows = Rows(len(own), first.device)
+        if not rows.count:
+            raise ValueError("y: the batch has no rows, expected at least one")
         present = rows.gather(own)
         training = run(x, updates=True)
         main_loss, scored = None, (training, y, rows)
@@ -293,6 +303,8 @@ class Weigher(nn.Module):
             raise ValueError(f"meta is None, but {method} looks at a held-out batch: pass meta=(x, y)")
         if meta is not None and len(meta) != 2:
             raise ValueError(f"meta has {len(meta)} parts, expected a pair (x, y)")
+        if epoch is not None and not (isinstance(epoch, numbers.Integral) and epoch >= 0):
+            raise ValueError(f"epoch is {epoch!r}, expected None or a number from 0")
         if "epoch" in reads and epoch is None:
             raise ValueError(f"epoch is None, but {method} reads it: pass epoch=, counted from 0")
         if self.lr is None and ("lr" in reads or ("gains" in reads and self.weighting.fake_step(None) is None)):

@@ -116,7 +116,7 @@ SOUND = {
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors", "ignore:.*at least two classes")
 @drawn(300)
 @given(a_few(SOUND, FIT))
 def test_fit(options):
@@ -131,6 +131,56 @@ def test_fit(options):
         assert set(runs.frame.loc[runs.frame["metric"] == "loss", "epoch"]) <= {0, 1, 2, 3}
         assert len(runs.seeds) >= 1
         runs.summary("last")
+
+
+def batch_of(change):
+    rows = one_of_each().train
+    return change(rows.x.float()), {name: y.clone() for name, y in rows.y.items()}
+
+
+def without(*names):
+    x, y = batch_of(lambda x: x)
+    return x, {name: target for name, target in y.items() if name not in names}
+
+
+BATCHES = [  # inputs that the model itself refuses end in its own error
+    batch_of(lambda x: x), batch_of(lambda x: x[:1]), batch_of(lambda x: x * math.nan),
+    batch_of(lambda x: pd.DataFrame(x.numpy())), without("main"), without("near", "far"), (one_of_each().train.x.float(), None),
+    (one_of_each().train.x.float(), {}), (one_of_each().train.x[:0].float(), {n: y[:0] for n, y in one_of_each().train.y.items()}),
+]  # fmt: skip
+WEIGHER = {
+    "weighting": METHODS,
+    "model": MODELS,
+    "tasks": [*ODD, one_of_each().tasks[:1], one_of_each().tasks[::-1], ["main", "near"], [*one_of_each().tasks] * 2],
+    "shared": [*ODD, "trunk", ["trunk"], "heads", ["nothing"], nn.Linear(2, 2)],
+    "last": [*ODD, ["trunk"], ["heads"]],
+    "lr": ODD,
+    "seed": [x for x in ODD if x not in (-1,)],
+    "batch": BATCHES,
+    "meta": [*BATCHES, None, 3, (1, 2, 3)],
+    "epoch": ODD,
+}  # fmt: skip
+WEIGHED = {
+    "weighting": mtl.SLGrad(), "model": MODELS[0], "tasks": one_of_each().tasks, "shared": ["trunk"], "last": None,
+    "lr": 0.1, "seed": 0, "batch": BATCHES[0], "meta": BATCHES[0], "epoch": 0,
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors", "ignore:.*NaN in the inputs")
+@drawn(250)
+@given(a_few(WEIGHED, WEIGHER))
+def test_weigher(options):
+    o = options
+    try:
+        net = o["model"](one_of_each())
+        shared, last, lr, seed = (o[name] for name in ("shared", "last", "lr", "seed"))
+        weigh = mtl.Weigher(net, o["tasks"], o["weighting"], shared=shared, last=last, lr=lr, seed=seed)
+        loss = weigh(*o["batch"], meta=o["meta"], epoch=o["epoch"])
+    except DOCUMENTED as error:
+        told(error)
+    else:
+        assert loss.shape == ()
+        loss.backward()
 
 
 TASK = {
