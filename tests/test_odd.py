@@ -143,10 +143,10 @@ def without(*names):
     return x, {name: target for name, target in y.items() if name not in names}
 
 
+X, NO_ROWS = batch_of(lambda x: x)[0], {name: y[:0] for name, y in one_of_each().train.y.items()}
 BATCHES = [  # inputs that the model itself refuses end in its own error
-    batch_of(lambda x: x), batch_of(lambda x: x[:1]), batch_of(lambda x: x * math.nan),
-    batch_of(lambda x: pd.DataFrame(x.numpy())), without("main"), without("near", "far"), (one_of_each().train.x.float(), None),
-    (one_of_each().train.x.float(), {}), (one_of_each().train.x[:0].float(), {n: y[:0] for n, y in one_of_each().train.y.items()}),
+    batch_of(lambda x: x), batch_of(lambda x: x[:1]), batch_of(lambda x: x * math.nan), (X, None), (X, {}),
+    batch_of(lambda x: pd.DataFrame(x.numpy())), without("main"), without("near", "far"), (X[:0], NO_ROWS),
 ]  # fmt: skip
 WEIGHER = {
     "weighting": METHODS,
