@@ -304,7 +304,7 @@ def test_what_is_killed_at_any_moment_ends_with_the_same_bytes(body, made, tmp_p
     duration = time.monotonic() - ready
     moments = random.Random(0)
     killed = 0
-    for _ in range(5):
+    for _ in range(10):
         process = start(tmp_path / "killed", body)
         try:
             process.wait(timeout=moments.uniform(0.1, 0.4) * duration)
