@@ -498,7 +498,7 @@ def test_the_readme_shows_the_table_of_the_pipeline():
 
 def test_the_notebook_shows_the_verdicts_of_the_pipeline():
     notebook = nbformat.read(ROOT / "notebooks/claims.ipynb", 4)
-    [cell] = [cell for cell in notebook.cells if cell.id == "table"]
+    [cell] = [cell for cell in notebook.cells if cell.id == "readable-table"]
     shown = cell.outputs[0]["data"]["text/markdown"].splitlines()[2:]
     table = committed()
     assert len(shown) == len(table)
