@@ -237,7 +237,7 @@ def study(
 def joined(one: Study, other: Study) -> Study:
     """Two outcomes on the same data as one."""
     frames = ([one.choices, other.choices], [one.tuning, other.tuning])
-    choices, tuning = (pd.concat([part for part in parts if len(part)]) for parts in frames)
+    choices, tuning = (pd.concat([part for part in parts if len(part)] or parts[:1]) for parts in frames)
     return Study(one.runs | other.runs, choices.rename_axis("method"), tuning.reset_index(drop=True))
 
 
@@ -434,7 +434,7 @@ def _numbered(number: int, candidate: Candidate, **options) -> tuple[int, Runs |
 
 
 def _fit(candidate: Candidate, **options) -> Runs:
-    """One fit on one thread, so that its sums have one order wherever it runs; :func:`summary` says what diverged."""
+    """One fit on one thread, so that its sums have one order wherever it runs; what diverged is marked in its frame."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

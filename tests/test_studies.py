@@ -363,3 +363,15 @@ def test_gains_to_read_have_a_column_per_condition():
     shown = tables.readable_gains(table)
     assert shown.loc["x"].tolist() == ["+0.500 [+0.250, +0.750]", "-1.000 [-2.000, +0.000]"]
     assert shown.loc["y", "b"] == "not run"
+
+
+def test_outcomes_on_the_same_data_are_joined_and_a_run_that_never_moved_is_stuck(candidates):
+    rates = {"Uniform": 0.1, "SLGrad": 0.0}
+    parts = [studies.study({n: candidates[n]}, lrs=[lr], tuning_seeds=1, **{**BUDGET, **OPTIONS, "seeds": 2, "jobs": 1})
+             for n, lr in rates.items()]  # fmt: skip
+    both = studies.joined(*parts)
+    assert both.lrs == rates
+    assert {name: tables.stuck(run).tolist() for name, run in both.runs.items()} == {
+        "Uniform": [False, False],
+        "SLGrad": [True, True],
+    }

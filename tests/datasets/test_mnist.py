@@ -9,7 +9,8 @@ import torch
 
 from mtlkit.datasets import files, load, mnist
 from mtlkit.datasets.base import Split
-from mtlkit.datasets.overlay import overlay
+from mtlkit.datasets.mnist import in_common
+from mtlkit.datasets.overlay import draw_pairs, overlay
 
 NAMES = ("multi_fashion", "multi_fashion_mnist", "multi_mnist")
 SIZES = {"n_train": 40, "n_meta": 10, "n_test": 12}
@@ -296,3 +297,14 @@ def shared(first: Split, second: Split) -> bool:
 def digest(data):
     parts = (t for s in data.splits.values() for t in (s.x, *s.y.values(), s.rows, s.noisy))
     return hashlib.sha256(b"".join(t.numpy().tobytes() for t in parts)).hexdigest()
+
+
+def test_images_in_common_are_those_that_two_seeds_draw():
+    def used(seed, n_train):
+        generator = torch.Generator().manual_seed(seed)
+        pool = torch.randperm(60_000, generator=generator)[:45_000]
+        return set(draw_pairs(pool, n_train, generator).flatten().tolist())
+
+    for n_train in (100, 15_000, 60_000):
+        one, other = used(0, n_train), used(1, n_train)
+        assert in_common(n_train) == pytest.approx(len(one & other) / len(one), abs=0.01)
