@@ -11,7 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from mtlkit.checkpoint import of_optimizer, restore_optimizer
 from mtlkit.datasets import Split
-from mtlkit.signals import Params, Problem, prefers_two_passes
+from mtlkit.measure import Alignment, Gains, Params, Problem, prefers_two_passes
 from mtlkit.stack import Stack, stacks_well
 from mtlkit.weighting import State, Weighting, step
 
@@ -46,8 +46,7 @@ class Descent:
         self.leaves = {**stack.parameters, **({} if learned is None else {LEARNED: learned})}
         self.optimizer = optimizer([leaf.requires_grad_() for leaf in self.leaves.values()], lr=lr)
         self.run = self._gradients
-        varies = "implicit_alignment" in weighting.reads
-        self.to_compile = compile and weighting.stacks and weighting.metric is None and not varies
+        self.to_compile = compile and weighting.stacks and all(request.compiles for request in weighting.reads)
         self.two_pass: bool | None = None
 
     def __call__(self, batch: Split, meta: Split | None, state: State, **given: Tensor) -> tuple[Tensor, State]:
@@ -65,7 +64,7 @@ class Descent:
         leaves = {name: leaf.detach() for name, leaf in self.leaves.items()}
         masks = self.stack.masks()
         if self.two_pass is None:
-            self.two_pass = "alignment" in self.weighting.reads and prefers_two_passes(
+            self.two_pass = self.weighting.asks(Alignment) and prefers_two_passes(
                 functools.partial(self.stack.losses, batch), {**self.stack.parameters, **masks}
             )
         arguments = (leaves, _tensors(batch), None if meta is None else _tensors(meta), masks, state, given)
@@ -104,7 +103,6 @@ class Descent:
         meta = None if meta is None else Split(*meta)
         leaves = {name: leaf.detach().requires_grad_() for name, leaf in leaves.items()}
         parameters = {name: leaves[name] for name in stack.parameters}
-        scored = batch if weighting.on == "batch" else meta
 
         def losses(own: Params) -> Tensor:
             return stack.losses(batch, {**parameters, **masks, **own})
@@ -115,12 +113,12 @@ class Descent:
         def meta_loss(own: Params) -> Tensor:
             return stack.main_loss(meta, {**parameters, **own})
 
-        def score(own: Params) -> Tensor:
-            if weighting.metric is None:
+        def score(own: Params, request: Gains) -> Tensor:
+            scored = batch if request.on == "batch" else meta
+            if request.metric is None:
                 return stack.main_loss(scored, {**parameters, **own})
-            return stack.main_score(weighting.metric, scored, {**parameters, **own})
+            return stack.main_score(request.metric, scored, {**parameters, **own})
 
-        stacks = stacks_well(stack.template, batch.x.device)
         problem = Problem(
             parameters,
             stack.shared,
@@ -129,8 +127,7 @@ class Descent:
             meta_loss,
             score,
             lr=self.lr,
-            stacked_score=weighting.metric is None and stacks,
-            stacked_tasks=stacks,
+            stacked=stacks_well(stack.template, batch.x.device),
             two_pass=self.two_pass,
             columns=columns,
             penalty=stack.penalty if stack.has_penalty else None,

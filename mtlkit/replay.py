@@ -15,7 +15,7 @@ from torch.autograd.graph import disable_saved_tensors_hooks
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mtlkit.signals import OF_TASKS, USES_META, Params
+from mtlkit.measure import Params
 from mtlkit.weighting import Weighting
 
 NO_CHECKPOINTING = "this weighting runs the model at swapped parameters: switch gradient checkpointing off"
@@ -100,11 +100,9 @@ def contexts(
     """What the forward pass runs under: the caller's autocast, and what a method can differentiate."""
     dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
     found = [functools.partial(torch.autocast, device, dtype, enabled, cache_enabled=False)]
-    reads = weighting.reads
-    if "torch._dynamo" in sys.modules and not (USES_META | OF_TASKS).isdisjoint(reads):
+    if "torch._dynamo" in sys.modules and any(request.of_meta or request.of_tasks for request in weighting.reads):
         found.append(functools.partial(torch.compiler.set_stance, "force_eager"))
-    twice = "implicit_alignment" in reads or (weighting.penalises and "gramian" in reads)
-    if "alignment" in reads or twice:
+    if any(request.bends for request in weighting.reads):
         found.append(functools.partial(sdpa_kernel, SDPBackend.MATH))
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
             found.append(functools.partial(torch.backends.cudnn.flags, enabled=False))

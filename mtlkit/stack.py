@@ -15,8 +15,8 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map
 
 from mtlkit.datasets import Split
+from mtlkit.measure import Params, mean_losses, score
 from mtlkit.models import MultiTaskModel, initialise
-from mtlkit.signals import Params, mean_losses, score
 from mtlkit.tasks import Task, pack, per_sample_losses, presence, separate_losses
 
 EVALUATION_ROWS = 4096

@@ -27,7 +27,6 @@ from mtlkit.merging import Branches, Merging
 from mtlkit.models import MultiTaskModel
 from mtlkit.progress import progress
 from mtlkit.results import IncompleteRuns, Recorder, Runs, join
-from mtlkit.signals import OF_SHARED
 from mtlkit.stack import Batches, Stack, generator, stack_splits, stacks_well, take
 from mtlkit.weighting import Weighting, per_sample
 from mtlkit.workers import parallel
@@ -185,7 +184,7 @@ def fit(
     if isinstance(weighting, Merging) and (clip is not None or compile):
         raise ValueError(f"clip and compile are for per-step methods, {type(weighting).__name__} merges once per epoch")
     trained = any(p.requires_grad for name, p in model.named_parameters() if name.startswith("trunk."))
-    if isinstance(weighting, Weighting) and not trained and not OF_SHARED.isdisjoint(weighting.reads):
+    if isinstance(weighting, Weighting) and not trained and any(request.of_shared for request in weighting.reads):
         raise ValueError(f"no parameter of the trunk is trained, but {type(weighting).__name__} reads their gradients")
     if watch is not None and not callable(watch):
         raise TypeError(f"watch is {watch!r}, expected a function")
@@ -359,7 +358,8 @@ def _train(
             "epoch": lambda: torch.full((len(seeds),), epoch - 1, device=device),
             **{kind: lambda rows=rows: rows.expand(len(seeds), -1) for kind, rows in kinds.items()},
         }
-        return {name: field() for name, field in fields.items() if name in weighting.reads}
+        asked = {request.field for request in weighting.reads}
+        return {name: field() for name, field in fields.items() if name in asked}
 
     def evaluate() -> None:
         outputs = {split: stack.outputs(rows.x) for split, rows in splits.items()}

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_structure, tree_unflatten
 
+from mtlkit.measure import Alignment, LastNorms, Metric, Params, Problem, mean_losses, prefers_two_passes, score
 from mtlkit.ranks import Rows, in_any, several, total
 from mtlkit.replay import Replay, check_inputs, contexts, uncompiled
-from mtlkit.signals import OF_SHARED, Params, Problem, mean_losses, prefers_two_passes, score
 from mtlkit.tasks import Packed, Task, check_tasks, pack, per_sample_losses, presence, separate_losses
 from mtlkit.weighting import Weighting, step
 
@@ -217,16 +217,14 @@ class Weigher(nn.Module):
             raise ValueError("y: the batch has no rows, expected at least one")
         present = rows.gather(own)
         training = run(x, updates=True)
-        main_loss, scored = None, (training, y, rows)
+        main_loss, scored = None, {"batch": (training, y, rows)}
         if meta is not None and self.weighting.uses_meta:
-            held_out = run(x_meta, updates=False), y_meta, self._meta_rows(packed_meta)
-            main_loss = self._main_loss(*held_out)
-            if self.weighting.on == "meta":
-                scored = held_out
+            scored["meta"] = run(x_meta, updates=False), y_meta, self._meta_rows(packed_meta)
+            main_loss = self._main_loss(*scored["meta"])
         if self._two_pass is None:
             trial = functools.partial(_losses, run(x, updates=False), self.tasks, targets)
             with torch.random.fork_rng(), torch.autocast(first.device.type, enabled=False):
-                large = "alignment" in self.weighting.reads and prefers_two_passes(trial, parameters)
+                large = self.weighting.asks(Alignment) and prefers_two_passes(trial, parameters)
             self._two_pass = in_any(large, first.device)
         problem = Problem(
             parameters,
@@ -234,19 +232,19 @@ class Weigher(nn.Module):
             last,
             losses=lambda own: rows.gather(_losses(training, self.tasks, targets, own)),
             meta_loss=main_loss,
-            score=self._score(*scored) if "gains" in self.weighting.reads else None,
+            score=lambda own, request: self._score(own, request.metric, *scored[request.on]),
             lr=self.lr or 0.0,
-            stacked_score=False,
             two_pass=self._two_pass,
             columns=lambda own: [rows.gather(column) for column in _columns(training, self.tasks, targets, own)],
             total=total if several() else None,
             penalty=penalty if callable(penalty := getattr(self.model, "penalty", None)) else None,
         )
         given = {"present": present, "learned": self.learned, **{kind: getattr(self, f"_{kind}") for kind in KINDS}}
-        if "noise" in self.weighting.reads:
+        asked = {request.field for request in self.weighting.reads}
+        if "noise" in asked:
             noise = torch.randn(len(self.tasks), generator=self._generator)
             given["noise"] = noise.to(first.device, _precision(first))
-        if "epoch" in self.weighting.reads:
+        if "epoch" in asked:
             given["epoch"] = torch.tensor(epoch, device=first.device)
         form = tree_structure(self.weighting.init(len(self.tasks), torch.zeros(())))
         state = tree_unflatten([getattr(self, name) for name in self._leaves], form)
@@ -278,13 +276,13 @@ class Weigher(nn.Module):
             rows.gather(run(own, lambda outputs: per_sample_losses(main, outputs, targets))), present
         )[0]
 
-    def _score(self, run: Replay, y: Mapping[str, Tensor], rows: Rows) -> Callable[[Params], Tensor]:
-        """What the weighting wants lowered, likewise."""
-        main, metric = self.tasks[0], self.weighting.metric
+    def _score(self, own: Params, metric: Metric | None, run: Replay, y: Mapping[str, Tensor], rows: Rows) -> Tensor:
+        """The main task's metric () on a batch, to be lowered."""
+        main = self.tasks[0]
         if metric is None:
-            return self._main_loss(run, y, rows)
+            return self._main_loss(run, y, rows)(own)
         target = rows.gather(y[main.name])
-        return lambda own: run(own, lambda outputs: score(metric, main, rows.gather(outputs[main.name]), target))
+        return run(own, lambda outputs: score(metric, main, rows.gather(outputs[main.name]), target))
 
     def _follow(self, first: Tensor) -> None:
         """Own tensors to where the model is now."""
@@ -295,9 +293,9 @@ class Weigher(nn.Module):
 
     def _check_needs(self, shared: tuple[str, ...], last: tuple[str, ...], meta: Any, epoch: int | None) -> None:
         method, reads = type(self.weighting).__name__, self.weighting.reads
-        if not OF_SHARED.isdisjoint(reads) and not shared:
+        if any(request.of_shared for request in reads) and not shared:
             raise ValueError(f"shared: all its parameters are frozen, but {method} reads their gradients")
-        if "last_norms" in reads and not last:
+        if self.weighting.asks(LastNorms) and not last:
             raise ValueError(f"last: all its parameters are frozen, but {method} reads their gradients")
         if meta is None and self.weighting.uses_meta:
             raise ValueError(f"meta is None, but {method} looks at a held-out batch: pass meta=(x, y)")
@@ -305,9 +303,9 @@ class Weigher(nn.Module):
             raise ValueError(f"meta has {len(meta)} parts, expected a pair (x, y)")
         if epoch is not None and not (isinstance(epoch, numbers.Integral) and epoch >= 0):
             raise ValueError(f"epoch is {epoch!r}, expected None or a number from 0")
-        if "epoch" in reads and epoch is None:
+        if any(request.field == "epoch" for request in reads) and epoch is None:
             raise ValueError(f"epoch is None, but {method} reads it: pass epoch=, counted from 0")
-        if self.lr is None and ("lr" in reads or ("gains" in reads and self.weighting.fake_step(None) is None)):
+        if self.lr is None and any(request.of_lr for request in reads):
             raise ValueError(f"lr is None, but {method} reads the learning rate: pass Weigher(..., lr=)")
 
     def get_extra_state(self) -> Tensor:

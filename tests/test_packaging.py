@@ -23,7 +23,7 @@ LOCK = {
 }
 FLOORS = {
     "mtlkit": [
-        "progress", "memory", "recipes", "ranks", "workers", "tasks", "datasets", "models", "checkpoint", "signals",
+        "progress", "memory", "recipes", "ranks", "workers", "tasks", "datasets", "models", "checkpoint", "measure",
         "weighting", "merging", "replay", "weigher", "keep", "results", "live", "store", "samples", "stack", "checks",
         "engine", "training", "estimator", "studies", "levels", "your_data",
     ],

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from torchjd.aggregation import PCGradWeighting, UPGradWeighting
 
 import mtlkit as mtl
+from mtlkit import measure
 from mtlkit.weighting import Weighting
 
 TASKS = (mtl.Task("price", "regression"), mtl.Task("sold", "binary"), mtl.Task("kind", "multiclass", n_classes=3))
@@ -195,9 +196,13 @@ def assert_slgrad(model, x, y, meta, reference=None, shared=None, tasks=TASKS, j
     return weigh
 
 
+def fields(weighting):
+    return {request.field for request in weighting.reads}
+
+
 def reads_meta(weighting):
-    of_gradient = {"alignment", "meta_alignment", "meta_norm", "implicit_alignment"} & weighting.reads
-    return bool(of_gradient) or ("gains" in weighting.reads and weighting.on == "meta")
+    of_gradient = {"alignment", "meta_alignment", "meta_norm", "implicit_alignment"} & fields(weighting)
+    return bool(of_gradient) or ("gains" in fields(weighting) and weighting.on == "meta")
 
 
 def gradients_of(model):
@@ -348,7 +353,7 @@ def test_dropout_draws_one_mask_for_measuring_and_training(weighting):
     weigh = weigher(model, weighting)
     for _ in range(2):
         weigh(*batch(8), meta=batch(5, 1), epoch=0).backward()
-    tried = "alignment" in weighting.reads  # one pass to see how large the model's forward pass is
+    tried = "alignment" in fields(weighting)  # one pass to see how large the model's forward pass is
     masks = model.trunk[1].masks[tried:]
     by_call = [list(found) for _, found in itertools.groupby(masks, key=lambda m: len(m))]
     training = [m for m in masks if len(m) == 8]
@@ -468,7 +473,7 @@ def test_gradient_checkpointing_is_the_same_or_refused(weighting):
     model = build(Checkpointed())
     plain = copy.deepcopy(model)
     plain.trunk[0].on = False
-    if "alignment" in weighting.reads:
+    if "alignment" in fields(weighting):
         with pytest.raises(RuntimeError, match="switch gradient checkpointing off"):
             weigher(model, weighting)(*batch(), meta=batch(6, 1))
         return
@@ -503,7 +508,7 @@ def test_an_all_frozen_trunk_is_an_error_where_its_gradients_are_read(weighting)
     model = build()
     model.trunk.requires_grad_(False)
     weigh = weigher(model, weighting)
-    if {"alignment", "meta_alignment", "meta_norm", "gramian", "last_norms"} & weighting.reads:
+    if {"alignment", "meta_alignment", "meta_norm", "gramian", "last_norms"} & fields(weighting):
         with pytest.raises(ValueError, match=f"shared: all its parameters are frozen, but {type(weighting).__name__}"):
             weigh(*batch(), meta=batch(4, 1), epoch=0)
     else:
@@ -640,7 +645,7 @@ def test_shared_is_a_module_parameters_or_names():
 class LastNorms(Weighting):
     """The norms themselves as weights."""
 
-    reads: ClassVar = frozenset({"last_norms"})
+    reads: ClassVar = (measure.LastNorms(),)
 
     def update(self, state, signal):
         return signal.last_norms, state
@@ -1302,10 +1307,12 @@ def test_wrong_arguments_are_refused():
 
 @for_every_weighting
 def test_what_a_method_needs_is_asked_for(weighting):
-    model, reads = build(), weighting.reads
+    model, reads = build(), fields(weighting)
     bare = mtl.Weigher(model, TASKS, weighting, shared=model.trunk)
     name = type(weighting).__name__
-    reads_lr = "lr" in reads or ("gains" in reads and weighting.fake_step(None) is None)
+    reads_lr = (
+        "lr" in reads or ("gains" in reads and weighting.step is None) or getattr(weighting, "lookahead", 0.0) is None
+    )
     for needed, given, message in (
         (reads_meta(weighting), {"epoch": 0}, f"meta is None, but {name}"),
         ("epoch" in reads, {"meta": batch(4)}, f"epoch is None, but {name}"),
@@ -1319,10 +1326,8 @@ def test_what_a_method_needs_is_asked_for(weighting):
 
 
 def test_one_pass_and_two_give_the_same_with_dropout_and_running_statistics(monkeypatch):
-    from mtlkit import signals
-
     def losses(limit):
-        monkeypatch.setattr(signals, "FUSED_BYTES", limit)
+        monkeypatch.setattr(measure, "FUSED_BYTES", limit)
         torch.manual_seed(0)
         trunk = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.4), nn.Tanh()).double()
         heads = {"a": nn.Linear(8, 1).double(), "b": nn.Linear(8, 1).double()}

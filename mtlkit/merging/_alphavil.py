@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from mtlkit.measure import Params
 from mtlkit.merging._base import Epoch, Merged, Merging, check_rho, inner, moved, of_each, one_task_each, steps_of
-from mtlkit.signals import Params
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from mtlkit.signals import Params, gradient
+from mtlkit.measure import Params, gradient
 from mtlkit.tasks import labelled
 
 
@@ -80,7 +80,7 @@ class Merging:
     metric ``branch_steps``, summed over tasks, is the number of optimiser steps of the epoch.
 
     Attributes:
-        metric: by which it compares models, see :func:`mtlkit.signals.score`; the main task's mean
+        metric: by which it compares models, see :func:`mtlkit.measure.score`; the main task's mean
             loss when None.
     """
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mtlkit.checkpoint import of_optimizer, restore_optimizer
 from mtlkit.datasets import Split
+from mtlkit.measure import Params
 from mtlkit.merging._base import Epoch, steps_of
-from mtlkit.signals import Params
 from mtlkit.tasks import Task, presence
 from mtlkit.weighting import per_sample
 

@@ -47,7 +47,7 @@ class DIW(Merging):
 
     Args:
         rho: ρ, share of the training rows per branch; with 1/T an epoch costs as much as a plain one.
-        metric: M, called with the main task's outputs and targets (see :func:`mtlkit.signals.score`);
+        metric: M, called with the main task's outputs and targets (see :func:`mtlkit.measure.score`);
             1 - accuracy unless told otherwise, the mean loss when None.
         paper_scale: do not divide by T.
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mtlkit.measure import Params
 from mtlkit.merging._base import Epoch, Merged, Merging, check_metric, combine, fork, of_each
-from mtlkit.signals import Params
 
 GRID = (0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -64,7 +64,7 @@ class ForkMerge(Merging):
     Args:
         top_k: number of auxiliaries in the largest branch after the first epoch.
         interval: Δ, passes between merges.
-        metric: M, called with the main task's outputs and targets (see :func:`mtlkit.signals.score`);
+        metric: M, called with the main task's outputs and targets (see :func:`mtlkit.measure.score`);
             the mean loss when None.
         paper_scale: sum the losses of a branch's tasks.
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from mtlkit.measure import Params
 from mtlkit.merging._base import Epoch, Merging, at
-from mtlkit.signals import Params
 
 
 class Branch(NamedTuple):

@@ -19,7 +19,7 @@ class AdaptiveWeights(Weighting):
     when the weighted loss is differentiated. *Reading*: the total weight is 1.
 
     >>> import torch
-    >>> from mtlkit.signals import Signal
+    >>> from mtlkit.measure import Signal
     >>> losses = torch.tensor([[1.0, 2.0], [1.0, 4.0]])
     >>> w, _ = AdaptiveWeights().update((), Signal(losses, torch.ones(2, 2, dtype=torch.bool)))
     >>> w.tolist()

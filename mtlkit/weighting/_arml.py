@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from mtlkit.measure import InnerProducts
 from mtlkit.weighting._base import Weighting, check_hyper
 
 
@@ -37,7 +38,7 @@ class ARML(Weighting):
         lr: step size of α.
         paper_scale: let the weights sum to T.
 
-    >>> from mtlkit.signals import Signal
+    >>> from mtlkit.measure import Signal
     >>> arml = ARML(lr=0.1, paper_scale=True)
     >>> state = arml.init(3, torch.ones(()))
     >>> gradients = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
@@ -50,7 +51,7 @@ class ARML(Weighting):
 
     lr: float = 0.05
     paper_scale: bool = False
-    reads: ClassVar = frozenset({"gramian"})
+    reads: ClassVar = (InnerProducts(),)
 
     def __post_init__(self) -> None:
         check_hyper("lr", self.lr, 0)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mtlkit.signals import Implicit
+from mtlkit.measure import ImplicitAlignment
 from mtlkit.weighting._adamax import Moments, adamax, no_moments
 from mtlkit.weighting._base import Weighting, check_hyper
 
@@ -107,7 +107,7 @@ class AuxiLearn(Weighting):
         terms: J ≥ 0, Hessian-vector products of an update.
         paper_scale: do not divide by T.
 
-    >>> from mtlkit.signals import Signal
+    >>> from mtlkit.measure import Signal
     >>> learn = AuxiLearn(lr=0.5, paper_scale=True)
     >>> state = learn.init(3, torch.ones(()))
     >>> implicit = torch.tensor([0.2, 0.1, -0.3])
@@ -124,7 +124,6 @@ class AuxiLearn(Weighting):
     alpha: float = 0.1
     terms: int = 3
     paper_scale: bool = False
-    reads: ClassVar = frozenset({"implicit_alignment"})
 
     def __post_init__(self) -> None:
         if self.hidden is not None:
@@ -142,10 +141,12 @@ class AuxiLearn(Weighting):
             phi = Network(like.new_ones(self.hidden, n_tasks - 1), offsets, torch.full_like(offsets, 1 / self.hidden))
         return Learned(phi, no_moments(phi), like.new_zeros(()))
 
-    def implicit_from(self, state):
-        if (state.steps.flatten()[0].item() + 1) % self.every:
-            return None
-        return Implicit(lambda means: means[..., 0] + state.phi.value(means[..., 1:]), self.alpha, self.terms)
+    @property
+    def reads(self):
+        return (ImplicitAlignment(_objective, self.alpha, self.terms, self._due),)
+
+    def _due(self, state: Learned) -> bool:
+        return (state.steps.flatten()[0].item() + 1) % self.every == 0
 
     def update(self, state, signal):
         auxiliary = signal.means[1:]
@@ -160,3 +161,7 @@ class AuxiLearn(Weighting):
             phi = phi.clipped()
         used = weights if self.paper_scale else weights / weights.shape[-1]
         return used, Learned(phi, moments, state.steps + 1)
+
+
+def _objective(state: Learned, means: Tensor) -> Tensor:
+    return means[..., 0] + state.phi.value(means[..., 1:])

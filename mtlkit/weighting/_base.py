@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from mtlkit.signals import USES_META, Implicit, Signal
+from mtlkit.measure import Learnable, Request, Signal
 
 State = Any
 """A weighting's memory: a NamedTuple of tensors, or the empty tuple."""
@@ -22,25 +22,27 @@ class Weighting:
     value, so that they can be stacked over seeds with ``torch.vmap``.
 
     Attributes:
-        reads: the fields of :class:`mtlkit.signals.Signal` to be measured for it.
-        penalises: whether :meth:`penalty` adds to the objective.
+        reads: what is to be measured for it, beside the losses; requests of :mod:`mtlkit.measure`.
         stacks: whether ``update`` can be stacked with ``torch.vmap``; otherwise it is called for
             one seed after the other.
-        on: the batch on which ``gains`` are measured, ``"meta"`` or ``"batch"`` (the training batch).
-        metric: what ``gains`` measure, see :func:`mtlkit.signals.score`; the main task's mean loss
-            when None.
     """
 
-    reads: ClassVar[frozenset[str]] = frozenset()
-    penalises: ClassVar[bool] = False
+    reads: Sequence[Request] = ()
     stacks: ClassVar[bool] = True
-    on: ClassVar[str] = "meta"
-    metric: ClassVar[Callable[[Tensor, Tensor], Any] | None] = None
 
     @property
     def uses_meta(self) -> bool:
         """Whether it looks at a batch of the meta split."""
-        return not USES_META.isdisjoint(self.reads) or ("gains" in self.reads and self.on == "meta")
+        return any(request.of_meta for request in self.reads)
+
+    def asks(self, kind: type[Request]) -> bool:
+        """Whether it reads what requests of this kind measure."""
+        return any(isinstance(request, kind) for request in self.reads)
+
+    def learn(self, n_tasks: int, like: Tensor) -> Tensor | None:
+        """Initial value (T,) of what the model's own optimiser learns for it, if anything."""
+        starts = [request.start for request in self.reads if isinstance(request, Learnable)]
+        return like.new_full((n_tasks,), starts[0]) if starts else None
 
     def init(self, n_tasks: int, like: Tensor) -> State:
         """State before the first step; tensors take the dtype and device of ``like``."""
@@ -50,31 +52,9 @@ class Weighting:
         """Weights for this batch, (T,) for mean losses or (B, T) for per-sample losses, and the new state."""
         raise NotImplementedError
 
-    def learn(self, n_tasks: int, like: Tensor) -> Tensor | None:
-        """Initial value (T,) of what the model's own optimiser learns for it, if anything."""
+    def penalty(self, signal: Signal) -> Tensor | None:
+        """A differentiable term () of the objective besides the weighted losses, if it has one."""
         return None
-
-    def penalty(self, signal: Signal) -> Tensor:
-        """A differentiable term () of the objective besides the weighted losses, where ``penalises``."""
-        raise NotImplementedError
-
-    def lookahead_from(self, state: State) -> tuple | None:
-        """A virtual step before measuring, the fields of a :class:`mtlkit.signals.Lookahead`, if it takes one.
-
-        ``state`` may be stacked; the weights are then stacked likewise.
-        """
-        return None
-
-    def implicit_from(self, state: State) -> Implicit | None:
-        """How ``implicit_alignment`` is to be measured in this step; None to go without.
-
-        ``state`` may be stacked; the objective then takes stacked means.
-        """
-        return None
-
-    def fake_step(self, lr: float) -> float:
-        """Step size of the fake updates behind ``gains``; the optimiser's ``lr`` unless told otherwise."""
-        return lr
 
 
 def per_sample(weights: Tensor, present: Tensor) -> Tensor:

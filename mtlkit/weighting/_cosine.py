@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtlkit.signals import Signal
+from mtlkit.measure import InnerProducts, MetaAlignment, MetaNorm, Signal
 from mtlkit.weighting._base import Weighting, safe_divide
 
 
@@ -33,7 +33,7 @@ class GradientCosine(Weighting):
     Raises:
         ValueError: another ``on``.
 
-    >>> from mtlkit.signals import Signal
+    >>> from mtlkit.measure import Signal
     >>> gradients = torch.tensor([[2.0, 0.0], [3.0, 4.0], [-1.0, 5.0]])
     >>> signal = Signal(torch.ones(1, 3), torch.ones(1, 3, dtype=torch.bool), gramian=gradients @ gradients.T)
     >>> w, _ = GradientCosine(paper_scale=True).update((), signal)
@@ -54,7 +54,8 @@ class GradientCosine(Weighting):
 
     @property
     def reads(self):
-        return frozenset({"gramian"} if self.on == "batch" else {"gramian", "meta_alignment", "meta_norm"})
+        of_meta = (MetaAlignment(), MetaNorm()) if self.on == "meta" else ()
+        return (InnerProducts(), *of_meta)
 
     def update(self, state, signal):
         cosine = cosines(signal.gramian)[..., 0, :] if self.on == "batch" else meta_cosines(signal)

@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from mtlkit.measure import Given
 from mtlkit.weighting._base import Weighting, check_hyper, safe_divide
 
 
@@ -46,7 +47,7 @@ class DWA(Weighting):
         temperature: τ > 0; a large one gives equal weights.
         paper_scale: let the weights sum to T.
 
-    >>> from mtlkit.signals import Signal
+    >>> from mtlkit.measure import Signal
     >>> dwa = DWA()
     >>> state = dwa.init(2, torch.ones(()))
     >>> for epoch, losses in enumerate([[4.0, 1.0], [2.0, 1.0], [1.0, 1.0]]):
@@ -58,7 +59,7 @@ class DWA(Weighting):
 
     temperature: float = 2.0
     paper_scale: bool = False
-    reads: ClassVar = frozenset({"epoch"})
+    reads: ClassVar = (Given("epoch"),)
 
     def __post_init__(self) -> None:
         check_hyper("temperature", self.temperature, 1e-6)

@@ -21,7 +21,7 @@ class Fixed(Weighting):
         ValueError: a negative or non-finite weight, or a number of weights that is not the number of tasks.
 
     >>> import torch
-    >>> from mtlkit.signals import Signal
+    >>> from mtlkit.measure import Signal
     >>> like = torch.ones(())
     >>> fixed = Fixed([0.5, 0.25])
     >>> w, _ = fixed.update(fixed.init(2, like), Signal(torch.ones(3, 2), torch.ones(3, 2, dtype=torch.bool)))

@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from mtlkit.measure import LastNorms
 from mtlkit.weighting._base import Weighting, check_hyper, safe_divide
 
 
@@ -46,7 +47,7 @@ class GradNorm(Weighting):
         lr: step size of the weights.
         paper_scale: let the weights sum to T.
 
-    >>> from mtlkit.signals import Signal
+    >>> from mtlkit.measure import Signal
     >>> gradnorm = GradNorm(lr=0.1)
     >>> signal = Signal(torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool), last_norms=torch.tensor([3.0, 1.0]))
     >>> state = gradnorm.init(2, torch.ones(()))
@@ -59,7 +60,7 @@ class GradNorm(Weighting):
     alpha: float = 1.5
     lr: float = 0.025
     paper_scale: bool = False
-    reads: ClassVar = frozenset({"last_norms"})
+    reads: ClassVar = (LastNorms(),)
 
     def __post_init__(self) -> None:
         check_hyper("alpha", self.alpha, 0)

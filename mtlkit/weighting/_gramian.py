@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mtlkit.measure import Given, InnerProducts
 from mtlkit.weighting._base import Weighting
 
 SUMS = ("PCGradWeighting",)
@@ -42,7 +43,7 @@ class Gramian(Weighting):
         TypeError: not one of its weightings, or one that has a memory (several seeds would share it).
 
     >>> from torchjd.aggregation import PCGradWeighting
-    >>> from mtlkit.signals import Signal
+    >>> from mtlkit.measure import Signal
     >>> gradients = torch.tensor([[1.0, 0.0], [-1.0, 1.0]])
     >>> signal = Signal(
     ...     torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool), gramian=gradients @ gradients.T, noise=torch.ones(2)
@@ -54,7 +55,7 @@ class Gramian(Weighting):
 
     weighting: Callable[[Tensor], Tensor]
     paper_scale: bool = False
-    reads: ClassVar = frozenset({"gramian", "noise"})
+    reads: ClassVar = (InnerProducts(), Given("noise"))
     stacks: ClassVar = False
 
     def __post_init__(self) -> None:

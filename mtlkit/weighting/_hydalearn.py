@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from mtlkit.weighting._base import Weighting, check_hyper, normalise
+from mtlkit.measure import Gains
+from mtlkit.weighting._base import Weighting, normalise
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class HydaLearn(Weighting):
         on: ``"meta"`` or ``"batch"``.
         metric: M, called with the main task's outputs and targets, (n, ...) each, of the n samples
             with a label; returns a number to be lowered and need not be differentiable (see
-            :func:`mtlkit.signals.score`). The main task's mean loss when None.
+            :func:`mtlkit.measure.score`). The main task's mean loss when None.
 
     Raises:
         ValueError: another ``on``, a negative step.
         TypeError: ``metric`` cannot be called.
 
-    >>> from mtlkit.signals import Signal
+    >>> from mtlkit.measure import Signal
     >>> present = torch.ones(1, 3, dtype=torch.bool)
     >>> w, _ = HydaLearn().update((), Signal(torch.ones(1, 3), present, gains=torch.tensor([3.0, -2.0, 1.0])))
     >>> w.tolist()
@@ -51,18 +51,13 @@ class HydaLearn(Weighting):
     step: float | None = None
     on: str = "meta"
     metric: Callable[[Tensor, Tensor], Tensor | float] | None = None
-    reads: ClassVar = frozenset({"gains"})
 
     def __post_init__(self) -> None:
-        if self.step is not None:
-            check_hyper("step", self.step, 0)
-        if self.on not in ("meta", "batch"):
-            raise ValueError(f"on is {self.on!r}, expected 'meta' or 'batch'")
-        if self.metric is not None and not callable(self.metric):
-            raise TypeError(f"metric is {self.metric!r}, expected a function of outputs and targets")
+        Gains(self.step, self.on, self.metric)
 
-    def fake_step(self, lr):
-        return lr if self.step is None else self.step
+    @property
+    def reads(self):
+        return (Gains(self.step, self.on, self.metric),)
 
     def update(self, state, signal):
         gains = torch.where(signal.gains.isfinite(), signal.gains, 0)

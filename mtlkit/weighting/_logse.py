@@ -28,7 +28,7 @@ class LogSE(Weighting):
         paper_scale: follow the objective's own gradient.
 
     >>> import torch
-    >>> from mtlkit.signals import Signal
+    >>> from mtlkit.measure import Signal
     >>> losses = torch.tensor([[1.0, 2.0], [1.0, 4.0]])
     >>> w, _ = LogSE().update((), Signal(losses, torch.ones(2, 2, dtype=torch.bool)))
     >>> w.tolist()

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mtlkit.measure import Alignment, Lookahead
 from mtlkit.weighting._adamax import Moments, adamax, no_moments
 from mtlkit.weighting._base import Weighting, check_hyper, equal_weights
 
@@ -66,7 +67,7 @@ class MetaWeightNet(Weighting):
         lookahead: η, the size of the virtual step, which costs a pass; the optimiser's learning rate when None, 0
             for none.
 
-    >>> from mtlkit.signals import Signal
+    >>> from mtlkit.measure import Signal
     >>> meta = MetaWeightNet(lr=0.1)
     >>> state = meta.init(1, torch.ones(()))
     >>> present, loss = torch.ones(2, 1, dtype=torch.bool), torch.tensor([[0.1], [3.0]])
@@ -88,7 +89,7 @@ class MetaWeightNet(Weighting):
 
     @property
     def reads(self):
-        return frozenset({"alignment", "lr"} if self.lookahead is None else {"alignment"})
+        return (Alignment(None if self.lookahead == 0 else Lookahead(self.lookahead, _before, losses_too=False)),)
 
     def init(self, n_tasks, like):
         # Directions from -π/2 to π: a unit in the rest is off for every loss.
@@ -97,17 +98,16 @@ class MetaWeightNet(Weighting):
         phi = Perceptrons(angles.cos(), angles.sin(), torch.zeros_like(angles), like.new_zeros(n_tasks))
         return Learned(phi, no_moments(phi))
 
-    def lookahead_from(self, state):
-        if self.lookahead == 0:
-            return None
-        return self.lookahead, lambda losses, present: _weights(state.phi, losses, present), False
-
     def update(self, state, signal):
         def loss(phi):
             return -(_weights(phi, signal.losses, signal.present) * signal.alignment).sum()
 
         phi, moments = adamax(state.phi, torch.func.grad(loss)(state.phi), state.moments, self.lr)
         return _weights(phi, signal.losses, signal.present), Learned(phi, moments)
+
+
+def _before(state: Learned, losses: Tensor, present: Tensor) -> Tensor:
+    return _weights(state.phi, losses, present)
 
 
 def _weights(phi: Perceptrons, losses: Tensor, present: Tensor) -> Tensor:

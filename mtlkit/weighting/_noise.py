@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mtlkit.signals import Signal
+from mtlkit.measure import Given, Learnable, Signal
 from mtlkit.weighting._base import Weighting, equal_weights, safe_divide
 
 
@@ -43,7 +42,7 @@ class NoiseLayer(Weighting):
         auxiliaries: learn a rate for the binary auxiliaries as well, not for the main task alone. A task that is
             not binary has its plain loss in any case.
 
-    >>> from mtlkit.signals import Signal
+    >>> from mtlkit.measure import Signal
     >>> signal = Signal(
     ...     torch.tensor([[0.5], [0.1]]).log().neg(), torch.ones(2, 1, dtype=torch.bool),
     ...     binary=torch.tensor([True]), learned=torch.tensor([0.2]).logit(),
@@ -58,15 +57,14 @@ class NoiseLayer(Weighting):
 
     flip: float = 0.2
     auxiliaries: bool = False
-    reads: ClassVar = frozenset({"learned", "binary"})
-    penalises: ClassVar = True
 
     def __post_init__(self) -> None:
         if not (0 < self.flip < 1) or self.flip == 0.5:
             raise ValueError(f"flip is {self.flip!r}, expected a rate between 0 and 1 other than 1/2")
 
-    def learn(self, n_tasks, like):
-        return like.new_full((n_tasks,), math.log(self.flip / (1 - self.flip)))
+    @property
+    def reads(self):
+        return Learnable(math.log(self.flip / (1 - self.flip))), Given("binary")
 
     def update(self, state, signal):
         rate, p = signal.learned.detach().sigmoid(), signal.losses.neg().exp()

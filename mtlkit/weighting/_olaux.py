@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from mtlkit.measure import InnerProducts, LearningRate
 from mtlkit.weighting._base import Weighting, check_hyper
 
 
@@ -45,7 +46,7 @@ class OLAux(Weighting):
         beta: β ≥ 0, step size of the weights.
         paper_scale: do not divide by T.
 
-    >>> from mtlkit.signals import Signal
+    >>> from mtlkit.measure import Signal
     >>> olaux = OLAux(every=2, beta=10.0, paper_scale=True)
     >>> state = olaux.init(2, torch.ones(()))
     >>> gramian = torch.tensor([[1.0, -0.5], [-0.5, 1.0]])
@@ -61,7 +62,7 @@ class OLAux(Weighting):
     every: int = 5
     beta: float = 1.0
     paper_scale: bool = False
-    reads: ClassVar = frozenset({"gramian", "lr"})
+    reads: ClassVar = (InnerProducts(), LearningRate())
 
     def __post_init__(self) -> None:
         check_hyper("every", self.every, 1)

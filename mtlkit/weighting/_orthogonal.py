@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from mtlkit.measure import InnerProducts
 from mtlkit.weighting._base import Weighting, check_hyper, safe_divide
 
 
@@ -26,7 +27,7 @@ class OrthogonalGradients(Weighting):
     Args:
         strength: λ ≥ 0, beside losses of total weight 1.
 
-    >>> from mtlkit.signals import Signal
+    >>> from mtlkit.measure import Signal
     >>> gradients = torch.tensor([[2.0, 0.0], [3.0, 4.0], [0.0, 5.0]])
     >>> signal = Signal(torch.ones(1, 3), torch.ones(1, 3, dtype=torch.bool), gramian=gradients @ gradients.T)
     >>> round(OrthogonalGradients(strength=0.5).penalty(signal).item(), 4)  # (0.36 + 0 + 0.64) / 2
@@ -34,8 +35,7 @@ class OrthogonalGradients(Weighting):
     """
 
     strength: float = 1.0
-    reads: ClassVar = frozenset({"gramian"})
-    penalises: ClassVar = True
+    reads: ClassVar = (InnerProducts(differentiable=True),)
 
     def __post_init__(self) -> None:
         check_hyper("strength", self.strength, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mtlkit.measure import Given
 from mtlkit.weighting._base import Weighting
 
 
@@ -15,14 +16,14 @@ class RandomWeighting(Weighting):
     Source: Lin et al., *Reasonable effectiveness of random weighting*, arXiv 2111.10603. No deviation.
 
     >>> import torch
-    >>> from mtlkit.signals import Signal
+    >>> from mtlkit.measure import Signal
     >>> z = torch.tensor([0.0, 0.0, torch.log(torch.tensor(2.0))])
     >>> w, _ = RandomWeighting().update((), Signal(torch.ones(5, 3), torch.ones(5, 3, dtype=torch.bool), noise=z))
     >>> w.tolist()
     [0.25, 0.25, 0.5]
     """
 
-    reads: ClassVar = frozenset({"noise"})
+    reads: ClassVar = (Given("noise"),)
 
     def update(self, state, signal):
         return signal.noise.softmax(-1), state

@@ -44,7 +44,7 @@ class SLAW(Weighting):
         eps: ε > 0, the least spread.
         paper_scale: let the weights sum to T.
 
-    >>> from mtlkit.signals import Signal
+    >>> from mtlkit.measure import Signal
     >>> slaw = SLAW()
     >>> signal = Signal(torch.tensor([[1.0, 3.0]]), torch.ones(1, 2, dtype=torch.bool))
     >>> w, state = slaw.update(slaw.init(2, torch.ones(())), signal)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
+from mtlkit.measure import Alignment, Lookahead
 from mtlkit.weighting._base import Weighting, check_hyper, normalise
 
 
@@ -41,7 +42,7 @@ class SLGrad(Weighting):
         lookahead: η, the size of the virtual step; 0 for none.
 
     >>> import torch
-    >>> from mtlkit.signals import Signal
+    >>> from mtlkit.measure import Signal
     >>> delta = torch.tensor([[3.0, -2.0], [0.0, 1.0]])
     >>> w, _ = SLGrad().update((), Signal(torch.ones(2, 2), torch.ones(2, 2, dtype=torch.bool), alignment=delta))
     >>> w.tolist()
@@ -49,7 +50,6 @@ class SLGrad(Weighting):
     """
 
     lookahead: float = 0.0
-    reads: ClassVar = frozenset({"alignment"})
 
     def __post_init__(self) -> None:
         check_hyper("lookahead", self.lookahead, 0)
@@ -57,9 +57,14 @@ class SLGrad(Weighting):
     def init(self, n_tasks, like):
         return Current(like.new_full((n_tasks,), 1 / n_tasks)) if self.lookahead else ()
 
-    def lookahead_from(self, state):
-        return (self.lookahead, state.weights) if self.lookahead else None
+    @property
+    def reads(self):
+        return (Alignment(Lookahead(self.lookahead, _current) if self.lookahead else None),)
 
     def update(self, state, signal):
         weights = normalise(signal.alignment)
         return weights, Current(weights.sum(-2)) if self.lookahead else ()
+
+
+def _current(state: Current, losses: Tensor, present: Tensor) -> Tensor:
+    return state.weights

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from mtlkit.signals import Measured, Params, Problem, Signal, measure
+from mtlkit.measure import Measured, Params, Problem, Signal, measure
 from mtlkit.weighting._base import State, Weighting, per_sample
 
 
@@ -39,16 +39,7 @@ def step(weighting: Weighting, problem: Problem, state: State, **given: Tensor) 
     Raises:
         ValueError: the weighting reads a field that is neither given nor can be measured.
     """
-    implicit = weighting.implicit_from(state)
-    measured = measure(
-        problem,
-        weighting.reads if implicit is not None else weighting.reads - {"implicit_alignment"},
-        lookahead=weighting.lookahead_from(state),
-        implicit=implicit,
-        fake_step=weighting.fake_step(problem.lr),
-        differentiable=weighting.penalises,
-        **given,
-    )
+    measured = measure(problem, weighting.reads, state, **given)
     signal = measured.signal
     weights, state, penalty = _over_seeds(weighting, state, signal)
     combines = measured.task_gradients is not None and weights.ndim < signal.present.ndim
@@ -56,7 +47,7 @@ def step(weighting: Weighting, problem: Problem, state: State, **given: Tensor) 
         objective = _combined(problem.parameters, measured, weights)
     else:
         objective = (per_sample(weights, signal.present) * measured.losses).sum((-1, -2))
-    if weighting.penalises:
+    if isinstance(penalty, Tensor):
         objective = objective + penalty
     if problem.total is not None and not combines:
         objective = _over_processes(problem, objective, signal.learned)
@@ -70,7 +61,8 @@ def _over_seeds(weighting: Weighting, state: State, signal: Signal) -> tuple:
 
     def one(state: State, signal: Signal) -> tuple:
         weights, new = weighting.update(state, signal)
-        return weights, new, weighting.penalty(signal) if weighting.penalises else ()
+        penalty = weighting.penalty(signal)
+        return weights, new, () if penalty is None else penalty
 
     if signal.losses.ndim == 2:
         return one(state, signal)

@@ -7,6 +7,7 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
+from mtlkit.measure import InnerProducts, MetaAlignment, MetaNorm
 from mtlkit.weighting._base import Weighting, check_hyper
 from mtlkit.weighting._cosine import meta_cosines
 
@@ -36,7 +37,7 @@ class MetaTartan(Weighting):
         beta: β ≥ 0, step size of the logits.
 
     >>> import torch
-    >>> from mtlkit.signals import Signal
+    >>> from mtlkit.measure import Signal
     >>> tartan = MetaTartan(beta=1.0)
     >>> signal = Signal(
     ...     torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool), gramian=torch.tensor([[4.0, 0.0], [0.0, 4.0]]),
@@ -48,7 +49,7 @@ class MetaTartan(Weighting):
     """
 
     beta: float = 0.05
-    reads: ClassVar = frozenset({"gramian", "meta_alignment", "meta_norm"})
+    reads: ClassVar = (InnerProducts(), MetaAlignment(), MetaNorm())
 
     def __post_init__(self) -> None:
         check_hyper("beta", self.beta, 0)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from mtlkit.measure import Given, Learnable
 from mtlkit.weighting._base import Weighting
 
 
@@ -27,7 +28,7 @@ class Uncertainty(Weighting):
     Args:
         paper_scale: do not divide by T.
 
-    >>> from mtlkit.signals import Signal
+    >>> from mtlkit.measure import Signal
     >>> signal = Signal(
     ...     torch.ones(3, 1).expand(3, 2), torch.ones(3, 2, dtype=torch.bool),
     ...     learned=torch.tensor([0.0, 2.0]).log1p(), regression=torch.tensor([True, False]),
@@ -40,11 +41,7 @@ class Uncertainty(Weighting):
     """
 
     paper_scale: bool = False
-    reads: ClassVar = frozenset({"learned", "regression"})
-    penalises: ClassVar = True
-
-    def learn(self, n_tasks, like):
-        return like.new_zeros(n_tasks)
+    reads: ClassVar = (Learnable(), Given("regression"))
 
     def update(self, state, signal):
         factor = torch.where(signal.regression, 0.5, 1.0).to(signal.learned.dtype)
@@ -72,7 +69,7 @@ class RevisedUncertainty(Uncertainty):
     Args:
         paper_scale: do not divide by T.
 
-    >>> from mtlkit.signals import Signal
+    >>> from mtlkit.measure import Signal
     >>> signal = Signal(
     ...     torch.ones(3, 2), torch.ones(3, 2, dtype=torch.bool), learned=torch.tensor([1.0, 2.0]).log(),
     ... )
@@ -83,7 +80,7 @@ class RevisedUncertainty(Uncertainty):
     0.8959
     """
 
-    reads: ClassVar = frozenset({"learned"})
+    reads: ClassVar = (Learnable(),)
 
     def update(self, state, signal):
         return self._scaled(torch.exp(-signal.learned) / 2), state

@@ -14,7 +14,7 @@ class Uniform(Weighting):
     """w_t = 1/T in every step: plain multi-task learning, and with one task plain training.
 
     >>> import torch
-    >>> from mtlkit.signals import Signal
+    >>> from mtlkit.measure import Signal
     >>> w, _ = Uniform().update((), Signal(torch.ones(3, 4), torch.ones(3, 4, dtype=torch.bool)))
     >>> w.tolist()
     [0.25, 0.25, 0.25, 0.25]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from companion.tables import PER_SEED
+from mtlkit.measure import Given
 from mtlkit.results import Runs
 from mtlkit.weighting import Weighting
 
@@ -26,7 +27,7 @@ class Schedule(Weighting):
     """
 
     weights: Sequence[Sequence[float]]
-    reads: ClassVar = frozenset({"epoch"})
+    reads: ClassVar = (Given("epoch"),)
 
     def init(self, n_tasks, like):
         """No state; the number of weights must be the number of tasks."""

@@ -13,6 +13,7 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
+from mtlkit.measure import Alignment, InnerProducts, Lookahead
 from mtlkit.weighting import SLGrad, Weighting, per_sample
 from mtlkit.weighting._base import check_hyper, normalise, safe_divide
 
@@ -30,7 +31,7 @@ class AccumulatedPCGrad(Weighting):
     paper's rule is here.
     """
 
-    reads: ClassVar = frozenset({"gramian"})
+    reads: ClassVar = (InnerProducts(),)
 
     def update(self, state, signal):
         """Weights (T,)."""
@@ -52,7 +53,7 @@ class Accumulated(Weighting):
     stacks: ClassVar = False
 
     @property
-    def reads(self) -> frozenset[str]:
+    def reads(self):
         """What the weighting reads."""
         return self.weighting.reads
 
@@ -111,9 +112,13 @@ class RealLookahead(SLGrad):
         """State with uniform weights 1/(B T)."""
         return Positions(like.new_full((self.batch_size, n_tasks), 1 / (self.batch_size * n_tasks)))
 
-    def lookahead_from(self, state):
-        """Step size and weights (B, T) of the look-ahead step."""
-        return self.lookahead, state.weights / self.batch_size
+    @property
+    def reads(self):
+        """The alignment after the look-ahead step with weights (B, T)."""
+        return (Alignment(Lookahead(self.lookahead, self._kept)),)
+
+    def _kept(self, state: Positions, losses: Tensor, present: Tensor) -> Tensor:
+        return state.weights / self.batch_size
 
     def update(self, state, signal):
         """Weights (B, T) of both steps together."""

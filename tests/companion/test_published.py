@@ -4,7 +4,7 @@ from companion import published
 from torchjd.aggregation import CAGrad, CAGradWeighting
 
 import mtlkit as mtl
-from mtlkit.signals import Signal
+from mtlkit.measure import Signal
 
 
 @pytest.fixture

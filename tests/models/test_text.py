@@ -14,10 +14,10 @@ from torch.func import functional_call
 import mtlkit as mtl
 from mtlkit.datasets import Dataset, Split
 from mtlkit.datasets.text import Text
+from mtlkit.measure import aligned_losses
 from mtlkit.models import hugging_face, initialise, mlp, text_encoder
 from mtlkit.models import text as code
 from mtlkit.recipes import make
-from mtlkit.signals import aligned_losses
 from mtlkit.tasks import Task, pack, per_sample_losses
 
 ENTRIES, LENGTH, PADDING, SEPARATOR = 30, 12, 0, 2

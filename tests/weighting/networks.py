@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from mtlkit.measure import Problem, mean_losses, score
 from mtlkit.models import LowLevel, MultiTaskModel, initialise, multi_backbone, routed, taps
-from mtlkit.signals import Problem, mean_losses, score
 from mtlkit.tasks import Task, pack, per_sample_losses, presence
 
 KINDS = ("regression", "binary", "multiclass")
@@ -135,18 +135,20 @@ def at_step(weighting, networks, step, parameters=None, learned=None, epoch=0, s
     def meta_loss(own, x=x_meta, y=y_meta):
         return mean_losses(losses(own, x, y), present(y))[..., 0]
 
-    def of_metric(own):
+    def of_metric(own, request):
         own = {**buffers, **parameters, **own}
         scores = []
         for s, network in enumerate(networks):
             p = {name: value[s] if stacked else value for name, value in own.items()}
-            (xs, _), main = network.batch(step, weighting.on == "meta"), network.tasks[0].name
-            target = (network.y_meta if weighting.on == "meta" else network.y)[main][step]
-            scores.append(score(weighting.metric, network.tasks[0], functional_call(model, p, (xs,))[main], target))
+            (xs, _), main = network.batch(step, request.on == "meta"), network.tasks[0].name
+            target = (network.y_meta if request.on == "meta" else network.y)[main][step]
+            scores.append(score(request.metric, network.tasks[0], functional_call(model, p, (xs,))[main], target))
         return join(scores)
 
-    def of_loss(own):
-        return meta_loss(own) if weighting.on == "meta" else meta_loss(own, x, y)
+    def of_request(own, request):
+        if request.metric is not None:
+            return of_metric(own, request)
+        return meta_loss(own) if request.on == "meta" else meta_loss(own, x, y)
 
     shared = tuple(name for name in parameters if name.startswith("trunk."))
     problem = Problem(
@@ -155,9 +157,8 @@ def at_step(weighting, networks, step, parameters=None, learned=None, epoch=0, s
         model.last,
         losses,
         meta_loss,
-        of_loss if weighting.metric is None else of_metric,
+        of_request,
         lr=LR,
-        stacked_score=weighting.metric is None,
         penalty=mapped(model.penalty) if hasattr(model, "penalty") else None,
     )
     given = {

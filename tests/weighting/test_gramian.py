@@ -10,7 +10,7 @@ from runs import assert_close, fast_run
 from torchjd import aggregation
 
 import mtlkit as mtl
-from mtlkit.signals import Signal
+from mtlkit.measure import Signal
 
 PAIRS = {
     "MGDA": (aggregation.MGDAWeighting(), aggregation.MGDA()),

@@ -7,9 +7,11 @@ differentiates to each model's own gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -24,20 +26,10 @@ TaskGradients = dict[str, Tensor | dict[int, Tensor]]
 """Gradients of T mean losses by parameter: (T, ..., *), or task number to (..., *), where tasks that are not
 there, as those of other heads, have a zero gradient."""
 
+Metric = Callable[[Tensor, Tensor], Any]
+"""Outputs and targets (n, ...) to a number to be lowered, see :func:`score`."""
+
 Total = Callable[[dict[str, Tensor | None], Params], dict[str, Tensor | None]]
-
-OF_META = frozenset({"alignment", "meta_alignment", "meta_norm"})
-"""Fields of a :class:`Signal` that need the meta gradient."""
-
-USES_META = OF_META | {"implicit_alignment"}
-"""Fields that need a meta batch whatever the method's options."""
-
-OF_TASKS = frozenset({"gramian", "meta_alignment", "gains", "last_norms"})
-"""Fields that need each task's own gradient."""
-
-
-OF_SHARED = OF_META | {"gramian", "last_norms"}
-"""Fields that are gradients of the shared parameters."""
 
 
 class Signal(NamedTuple):
@@ -100,28 +92,14 @@ class Lookahead(NamedTuple):
 
     Attributes:
         step: η; the optimiser's learning rate when None.
-        weights: (..., T) of the mean losses, (..., B, T) of the losses themselves, or a function from losses
-            and labels there, (..., B, T) each, to the latter.
+        weights: from the weighting's state, losses and labels, (..., B, T) each, to weights of the mean losses
+            (..., T), or of the losses themselves (..., B, T).
         losses_too: whether ∇ℓ_bt of the alignment is taken at θ' as well; otherwise only the meta gradient is.
     """
 
     step: float | None
-    weights: Tensor | Callable[[Tensor, Tensor], Tensor]
+    weights: Callable[[Any, Tensor, Tensor], Tensor]
     losses_too: bool = True
-
-
-class Implicit(NamedTuple):
-    """How :func:`implicit_alignment` is to be measured.
-
-    Attributes:
-        objective: from the mean losses (..., T) to the training objective (...).
-        step: α of the Neumann series, below 2 over the largest eigenvalue of the Hessian.
-        terms: J, Hessian-vector products to take.
-    """
-
-    objective: Callable[[Tensor], Tensor]
-    step: float
-    terms: int
 
 
 @dataclass(frozen=True)
@@ -137,11 +115,11 @@ class Problem:
         last: names of the last shared layer's.
         losses: to per-sample losses (..., B, T).
         meta_loss: to the main task's mean meta loss (...).
-        score: to the main task's metric (...), to be lowered, for fake updates; under no_grad.
+        score: for :class:`Gains`, to the main task's metric (...), to be lowered, under no_grad: called with the
+            parameters and the request.
         lr: the optimiser's learning rate.
-        stacked_tasks: whether the tasks' gradients are computed in one mapped backward pass rather than
-            one after the other; the numbers are the same but for rounding.
-        stacked_score: whether ``score`` may be mapped with ``torch.vmap``.
+        stacked: whether the tasks' gradients are computed in one mapped backward pass rather than one after the
+            other, and fake steps likewise; the numbers are the same but for rounding.
         two_pass: whether the alignment is measured in a pass of its own that keeps no tape, before the
             plain pass, rather than together with it. Both give the same numbers; together is faster for
             a small model, apart takes less memory (:func:`prefers_two_passes`). ``losses`` must then be
@@ -159,15 +137,336 @@ class Problem:
     shared: tuple[str, ...]
     last: tuple[str, ...]
     losses: Callable[[Params], Tensor]
-    meta_loss: Callable[[Params], Tensor]
-    score: Callable[[Params], Tensor]
+    meta_loss: Callable[[Params], Tensor] | None = None
+    score: Callable[[Params, Gains], Tensor] | None = None
     lr: float = 0.0
-    stacked_score: bool = True
-    stacked_tasks: bool = False
+    stacked: bool = False
     two_pass: bool = False
     columns: Callable[[Params], Sequence[Tensor]] | None = None
     penalty: Callable[[Params], Tensor] | None = None
     total: Total | None = None
+
+    @property
+    def of_shared(self) -> Params:
+        """The shared parameters."""
+        return {name: self.parameters[name] for name in self.shared}
+
+    def summed(self, found: dict[str, Tensor | None], parameters: Params) -> dict[str, Tensor | None]:
+        """Gradients summed over processes, where there are several."""
+        return (self.total or _alone)(found, parameters)
+
+
+class Pass:
+    """One step's measuring: what several requests need is computed once, when the first of them asks.
+
+    Attributes:
+        problem: the step's.
+        state: the weighting's.
+        present: (..., B, T) bool, which labels are there.
+        given: fields that need no computation.
+        apart: whether the tasks' losses are kept apart, so that one task's gradient visits no other's head.
+    """
+
+    def __init__(self, problem: Problem, reads: Sequence[Request], state: Any, given: dict[str, Tensor]) -> None:
+        self.problem, self.state, self.given = problem, state, given
+        self.present = given["present"]
+        self.apart = problem.columns is not None and not problem.stacked and any(r.of_tasks for r in reads)
+        self.task_gradients: TaskGradients | None = None
+        self._losses: Tensor | None = None
+        self._columns: Sequence[Tensor] | None = None
+        self._directions: dict[Lookahead | None, tuple[Problem, Params]] = {}
+
+    @property
+    def losses(self) -> Tensor:
+        """(..., B, T) per-sample losses at the model's own parameters, with their tape."""
+        if self._losses is None and self.apart:
+            self._columns = self.problem.columns(self.problem.parameters)
+            self._losses = torch.stack(list(self._columns), -1)
+        elif self._losses is None:
+            self._losses = self.problem.losses(self.problem.parameters)
+        return self._losses
+
+    @property
+    def means(self) -> Tensor | list[Tensor]:
+        """Mean losses with their tape, (..., T), or T of (...) where they are kept apart."""
+        losses = self.losses
+        if self._columns is None:
+            return mean_losses(losses, self.present)
+        return [
+            mean_losses(column.unsqueeze(-1), self.present[..., [t]]).squeeze(-1)
+            for t, column in enumerate(self._columns)
+        ]
+
+    def direction(self, lookahead: Lookahead | None = None) -> tuple[Problem, Params]:
+        """The problem after a look-ahead, and the gradient g of the main meta loss there."""
+        if lookahead not in self._directions:
+            there = self.problem if lookahead is None else _ahead(self, lookahead)
+            own = there.of_shared
+            self._directions[lookahead] = there, self.problem.summed(gradient(there.meta_loss(own), own), own)
+        return self._directions[lookahead]
+
+    def each_task(self, differentiable: bool = False) -> TaskGradients:
+        """Gradients of the tasks' mean losses with respect to all parameters."""
+        if self.task_gradients is None:
+            self.task_gradients = _each_task(self.means, self.problem, self.problem.parameters, differentiable)
+        return self.task_gradients
+
+    def shared_rows(self, differentiable: bool = False) -> Iterator[Tensor]:
+        """The same as (T, ..., *) for one shared parameter after the other."""
+        return dense(self.each_task(differentiable), self.problem.of_shared, self.present.shape[-1])
+
+    @property
+    def runs(self) -> int:
+        """Number of seed axes."""
+        return self.present.ndim - 2
+
+
+class Request:
+    """What a weighting asks to be measured; the outcome is the field of that name of its :class:`Signal`.
+
+    Attributes:
+        field: of the signal.
+        of_meta: whether it takes a batch of the meta split.
+        of_shared: whether it is a gradient of the shared parameters.
+        of_tasks: whether it takes each task's own gradient.
+        of_lr: whether it takes the optimiser's learning rate.
+        bends: whether the model is differentiated in forward mode or twice.
+        compiles: whether it can be traced: the same operations in every step, all of them torch's.
+    """
+
+    field: str
+    of_meta: bool = False
+    of_shared: bool = False
+    of_tasks: bool = False
+    of_lr: bool = False
+    bends: bool = False
+    compiles: bool = True
+
+    def measure(self, now: Pass) -> Tensor | None:
+        """Its value; None in a step in which it is not due."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Given(Request):
+    """A field that needs no measuring: ``epoch``, ``noise``, ``regression`` or ``binary``.
+
+    Raises:
+        ValueError: on measuring, where the caller does not give it.
+    """
+
+    field: str
+
+    def measure(self, now: Pass) -> Tensor:
+        """As it was given."""
+        return _given(now, self.field)
+
+
+@dataclass(frozen=True)
+class Learnable(Request):
+    """``learned``, (T,): numbers that the model's own optimiser learns for the weighting.
+
+    Args:
+        start: their initial value.
+
+    Raises:
+        ValueError: on measuring, where the caller does not give them.
+    """
+
+    start: float = 0.0
+    field = "learned"
+
+    def measure(self, now: Pass) -> Tensor:
+        """As they were given, with their tape."""
+        return _given(now, self.field)
+
+
+def _given(now: Pass, field: str) -> Tensor:
+    if now.given.get(field) is None:
+        raise ValueError(f"the weighting reads {field!r}, which was neither given nor can be measured")
+    return now.given[field]
+
+
+@dataclass(frozen=True)
+class LearningRate(Request):
+    """``lr``, (): the optimiser's learning rate."""
+
+    field = "lr"
+    of_lr = True
+
+    def measure(self, now: Pass) -> Tensor:
+        """One number a seed."""
+        return now.losses.new_full(now.losses.shape[:-2], now.problem.lr)
+
+
+@dataclass(frozen=True)
+class InnerProducts(Request):
+    """``gramian``, (T, T): ⟨∇_θ L_s, ∇_θ L_t⟩.
+
+    Args:
+        differentiable: keep its graph, for a penalty on it.
+    """
+
+    differentiable: bool = False
+    field = "gramian"
+    of_shared = of_tasks = True
+
+    @property
+    def bends(self) -> bool:
+        """A penalty on gradients is differentiated twice."""
+        return self.differentiable
+
+    def measure(self, now: Pass) -> Tensor:
+        """From the tasks' gradients."""
+        return gramian(now.shared_rows(self.differentiable), now.runs)
+
+
+@dataclass(frozen=True)
+class LastNorms(Request):
+    """``last_norms``, (T,): ‖∇ L_t‖ over the last shared layer."""
+
+    field = "last_norms"
+    of_shared = of_tasks = True
+
+    def measure(self, now: Pass) -> Tensor:
+        """From gradients of that layer alone."""
+        last = {name: now.problem.parameters[name] for name in now.problem.last}
+        rows = dense(_each_task(now.means, now.problem, last), last, now.present.shape[-1])
+        return _norm(rows, 1 + now.runs).movedim(0, -1)
+
+
+@dataclass(frozen=True)
+class Alignment(Request):
+    """``alignment``, (B, T): ⟨∇_θ ℓ_bt, g⟩ with the main task's meta gradient.
+
+    Args:
+        lookahead: a virtual step before measuring.
+    """
+
+    lookahead: Lookahead | None = None
+    field = "alignment"
+    of_meta = of_shared = bends = True
+
+    @property
+    def of_lr(self) -> bool:
+        """A look-ahead may take the optimiser's step."""
+        return self.lookahead is not None and self.lookahead.step is None
+
+    def measure(self, now: Pass) -> Tensor:
+        """By one forward-mode product, together with the plain pass where that is faster."""
+        there, direction = now.direction(self.lookahead)
+        if self.lookahead is not None and not self.lookahead.losses_too:
+            there = now.problem
+        together = now._losses is None and not now.problem.two_pass
+        with torch.set_grad_enabled(together):
+            losses, found = aligned_losses(there.losses, there.of_shared, direction, now.problem.summed)
+        if together:
+            now._losses = losses
+        return found
+
+
+@dataclass(frozen=True)
+class MetaAlignment(Request):
+    """``meta_alignment``, (T,): ⟨∇_θ L_t, g⟩ with the main task's meta gradient."""
+
+    field = "meta_alignment"
+    of_meta = of_shared = of_tasks = True
+
+    def measure(self, now: Pass) -> Tensor:
+        """From the tasks' gradients."""
+        _, direction = now.direction()
+        return _dot(now.shared_rows(), direction.values(), 1 + now.runs).movedim(0, -1)
+
+
+@dataclass(frozen=True)
+class MetaNorm(Request):
+    """``meta_norm``, (): ‖g‖ of the main task's meta gradient."""
+
+    field = "meta_norm"
+    of_meta = of_shared = True
+
+    def measure(self, now: Pass) -> Tensor:
+        """Over the shared parameters."""
+        _, direction = now.direction()
+        return _norm(direction.values(), now.runs)
+
+
+@dataclass(frozen=True)
+class Gains(Request):
+    """``gains``, (T,): M(θ) − M(θ_t) of the main task's metric M after a fake step on task t alone.
+
+    Args:
+        step: size of the fake steps; the optimiser's learning rate when None.
+        on: the batch on which M is evaluated, ``"meta"`` or ``"batch"`` (the training batch).
+        metric: M, see :func:`score`; the main task's mean loss when None.
+
+    Raises:
+        ValueError: another ``on``, a step that is no finite number of at least 0.
+        TypeError: ``metric`` cannot be called.
+    """
+
+    step: float | None = None
+    on: str = "meta"
+    metric: Metric | None = None
+    field = "gains"
+    of_tasks = True
+
+    def __post_init__(self) -> None:
+        if self.step is not None and not 0 <= self.step < math.inf:
+            raise ValueError(f"step is {self.step!r}, expected a finite number of at least 0")
+        if self.on not in ("meta", "batch"):
+            raise ValueError(f"on is {self.on!r}, expected 'meta' or 'batch'")
+        if self.metric is not None and not callable(self.metric):
+            raise TypeError(f"metric is {self.metric!r}, expected a function of outputs and targets")
+
+    @property
+    def of_meta(self) -> bool:
+        """Whether M is evaluated on the meta split."""
+        return self.on == "meta"
+
+    @property
+    def of_lr(self) -> bool:
+        """Whether the fake steps are as long as the optimiser's."""
+        return self.step is None
+
+    @property
+    def compiles(self) -> bool:
+        """A user's metric need not be torch's."""
+        return self.metric is None
+
+    def measure(self, now: Pass) -> Tensor:
+        """Zero for a task without a label."""
+        return torch.where(now.present.any(-2), gains(now.problem, now.each_task(), now.present.shape[-1], self), 0)
+
+
+@dataclass(frozen=True)
+class ImplicitAlignment(Request):
+    """``implicit_alignment``, (T,): ⟨∇L_t, H⁻¹ ∇L_main(meta batch)⟩ over all parameters (:func:`implicit_alignment`).
+
+    Args:
+        objective: from the weighting's state and the mean losses (..., T) to the training objective (...), of which
+            H is the Hessian.
+        step: α of the Neumann series, below 2 over the largest eigenvalue of the Hessian.
+        terms: J, Hessian-vector products to take.
+        due: from the weighting's state to whether it is measured in this step.
+    """
+
+    objective: Callable[[Any, Tensor], Tensor]
+    step: float
+    terms: int
+    due: Callable[[Any], bool]
+    field = "implicit_alignment"
+    of_meta = bends = True
+    compiles = False
+
+    def measure(self, now: Pass) -> Tensor | None:
+        """Where it is due."""
+        if not self.due(now.state):
+            return None
+        means = mean_losses(now.losses, now.present)
+        return implicit_alignment(
+            now.problem, means, functools.partial(self.objective, now.state), self.step, self.terms
+        )
 
 
 @dataclass(frozen=True)
@@ -177,7 +476,8 @@ class Measured:
     Attributes:
         losses: (..., B, T) per-sample losses at the model's own parameters, with their tape.
         signal: what the weighting asked for.
-        task_gradients: of the mean losses L_t with respect to all parameters, where they were needed anyway.
+        task_gradients: of the mean losses L_t with respect to all parameters, where they were needed anyway and
+            need not be differentiated once more.
     """
 
     losses: Tensor
@@ -185,89 +485,28 @@ class Measured:
     task_gradients: TaskGradients | None = None
 
 
-def measure(
-    problem: Problem,
-    reads: Collection[str],
-    *,
-    lookahead: tuple | None = None,
-    implicit: Implicit | None = None,
-    fake_step: float = 0.0,
-    differentiable: bool = False,
-    **given: Tensor,
-) -> Measured:
-    """Compute the signal's fields named in ``reads``, and nothing else.
+def measure(problem: Problem, reads: Sequence[Request], state: Any = (), **given: Tensor) -> Measured:
+    """Measure what is asked for, and nothing else.
 
     Args:
-        lookahead: a :class:`Lookahead`; the meta gradient, and by default the per-sample alignment, are then
-            taken after it.
-        implicit: for ``implicit_alignment``.
-        fake_step: step size of the fake updates behind ``gains``.
-        differentiable: keep the graph of ``gramian``.
+        reads: the requests.
+        state: the weighting's, for requests that depend on it.
         given: fields that need no computation; ``present`` always.
 
     Raises:
-        ValueError: a field in ``reads`` that is neither given nor measured here; a look-ahead with weights
-            for another number of samples.
+        ValueError: a :class:`Given` field that is not given; a look-ahead with weights for another number of samples.
     """
-    present = given["present"]
-    shared = {name: problem.parameters[name] for name in problem.shared}
-    found = {name: value for name, value in given.items() if name in reads or name == "present"}
-    reads_meta = not OF_META.isdisjoint(reads)
-    live = columns = task_gradients = direction = None
-    measured_at, total = problem, problem.total or _alone
-    if lookahead is not None and reads_meta:
-        lookahead = Lookahead(*lookahead)
-        live = problem.losses(problem.parameters)
-        measured_at = _ahead(problem, live, present, lookahead)
-    if reads_meta:
-        own = {name: measured_at.parameters[name] for name in problem.shared}
-        direction = total(gradient(measured_at.meta_loss(own), own), own)
-    if lookahead is not None and not lookahead.losses_too:
-        measured_at, own = problem, shared
-    if "alignment" in reads:
-        together = live is None and not problem.two_pass
-        with torch.set_grad_enabled(together):
-            losses, found["alignment"] = aligned_losses(measured_at.losses, own, direction, total)
-        live = losses if together else live
-    if live is None and problem.columns is not None and not problem.stacked_tasks and not OF_TASKS.isdisjoint(reads):
-        columns = problem.columns(problem.parameters)
-        live = torch.stack(columns, -1)
-    if live is None:
-        live = problem.losses(problem.parameters)
-    runs = live.shape[:-2]
-    if "lr" in reads:
-        found["lr"] = live.new_full(runs, problem.lr)
-    if "meta_norm" in reads:
-        found["meta_norm"] = _norm(direction.values(), len(runs))
-    means = mean_losses(live, present)
-    if "implicit_alignment" in reads and implicit is not None:
-        found["implicit_alignment"] = implicit_alignment(problem, means, *implicit)
-    if columns is not None:
-        means = [mean_losses(c.unsqueeze(-1), present[..., [t]]).squeeze(-1) for t, c in enumerate(columns)]
-    if not {"gramian", "meta_alignment", "gains"}.isdisjoint(reads):
-        task_gradients = _each_task(means, problem.parameters, problem.stacked_tasks, total, differentiable)
-        if "gramian" in reads:
-            found["gramian"] = gramian(dense(task_gradients, shared, present.shape[-1]), len(runs))
-        if "meta_alignment" in reads:
-            rows = dense(task_gradients, shared, present.shape[-1])
-            found["meta_alignment"] = _dot(rows, direction.values(), 1 + len(runs)).movedim(0, -1)
-        if "gains" in reads:
-            found["gains"] = torch.where(
-                present.any(-2), gains(problem, task_gradients, present.shape[-1], fake_step), 0
-            )
-    if "last_norms" in reads:
-        last = {name: problem.parameters[name] for name in problem.last}
-        rows = dense(_each_task(means, last, problem.stacked_tasks, total), last, present.shape[-1])
-        found["last_norms"] = _norm(rows, 1 + len(runs)).movedim(0, -1)
-    for name in reads:
-        if found.get(name) is None and name != "losses":
-            raise ValueError(f"the weighting reads {name!r}, which was neither given nor can be measured")
-    return Measured(live, Signal(live.detach(), **found), None if differentiable else task_gradients)
+    now = Pass(problem, reads, state, given)
+    found = {request.field: request.measure(now) for request in reads}
+    once_more = any(isinstance(request, InnerProducts) and request.differentiable for request in reads)
+    signal = Signal(now.losses.detach(), now.present, **found)
+    return Measured(now.losses, signal, None if once_more else now.task_gradients)
 
 
-def _ahead(problem: Problem, losses: Tensor, present: Tensor, lookahead: Lookahead) -> Problem:
+def _ahead(now: Pass, lookahead: Lookahead) -> Problem:
     """The problem after a virtual step on Σ w_t L_t or Σ w_bt ℓ_bt; the model's own parameters stay as they are."""
-    weights = lookahead.weights(losses.detach(), present) if callable(lookahead.weights) else lookahead.weights
+    problem, losses, present = now.problem, now.losses, now.present
+    weights = lookahead.weights(now.state, losses.detach(), present)
     step = problem.lr if lookahead.step is None else lookahead.step
     by_sample = weights.ndim == losses.ndim
     if by_sample and weights.shape != losses.shape:
@@ -276,7 +515,7 @@ def _ahead(problem: Problem, losses: Tensor, present: Tensor, lookahead: Lookahe
         )
     terms = torch.where(present, weights, 0) * losses if by_sample else weights * mean_losses(losses, present)
     moved = gradient(terms.sum(), problem.parameters, retain_graph=True)
-    moved = (problem.total or _alone)(moved, problem.parameters)
+    moved = problem.summed(moved, problem.parameters)
     ahead = {name: (value - step * moved[name]).detach().requires_grad_() for name, value in problem.parameters.items()}
     return replace(
         problem,
@@ -284,11 +523,6 @@ def _ahead(problem: Problem, losses: Tensor, present: Tensor, lookahead: Lookahe
         losses=lambda own: problem.losses({**ahead, **own}),
         meta_loss=lambda own: problem.meta_loss({**ahead, **own}),
     )
-
-
-def _alone(found: dict[str, Tensor | None], parameters: Params) -> dict[str, Tensor | None]:
-    """The sum over one process."""
-    return found
 
 
 def gradient(loss: Tensor, parameters: Params, **options: bool) -> Params:
@@ -302,10 +536,10 @@ def gradient(loss: Tensor, parameters: Params, **options: bool) -> Params:
 
 
 def _each_task(
-    means: Tensor | Sequence[Tensor], parameters: Params, stacked: bool, total: Total, create_graph: bool = False
+    means: Tensor | Sequence[Tensor], problem: Problem, parameters: Params, create_graph: bool = False
 ) -> TaskGradients:
     """Gradients of each task's mean loss, (..., T) or T of (...)."""
-    if stacked and means.requires_grad:
+    if problem.stacked and means.requires_grad:
         n_tasks = means.shape[-1]
         one_hot = torch.eye(n_tasks, dtype=means.dtype, device=means.device)
         chosen = one_hot.view(n_tasks, *[1] * (means.ndim - 1), n_tasks).expand(n_tasks, *means.shape)
@@ -323,7 +557,7 @@ def _each_task(
         }
         return {name: zero[name] if g is None else g for name, g in zip(parameters, found, strict=True)}
     each = means.unbind(-1) if isinstance(means, Tensor) else means
-    rows = [total(_reached(mean, parameters, create_graph), parameters) for mean in each]
+    rows = [problem.summed(_reached(mean, parameters, create_graph), parameters) for mean in each]
     return {name: {t: row[name] for t, row in enumerate(rows) if row[name] is not None} for name in parameters}
 
 
@@ -374,21 +608,22 @@ def gramian(task_gradients: Iterable[Tensor], seeds: int = 0) -> Tensor:
     return sum(row @ row.mT for row in rows)
 
 
-def gains(problem: Problem, task_gradients: TaskGradients, n_tasks: int, step: float) -> Tensor:
+def gains(problem: Problem, task_gradients: TaskGradients, n_tasks: int, request: Gains) -> Tensor:
     """How much a fake step on each task alone lowers the score: (..., T), all evaluated together where that is faster.
 
     Args:
         task_gradients: of the mean losses.
-        step: size of the fake step.
     """
+    step = problem.lr if request.step is None else request.step
+    score = functools.partial(problem.score, request=request)
     with torch.no_grad():
         before = problem.parameters
-        if problem.stacked_score:
+        if problem.stacked and request.metric is None:
             rows = zip(before.items(), dense(task_gradients, before, n_tasks), strict=True)
             stands = {name: torch.cat([v.unsqueeze(0), v - step * row]) for (name, v), row in rows}
-            scores = torch.vmap(problem.score, randomness="same")(stands)
+            scores = torch.vmap(score, randomness="same")(stands)
         else:
-            scores = torch.stack([problem.score(_stand(before, task_gradients, t, step)) for t in range(-1, n_tasks)])
+            scores = torch.stack([score(_stand(before, task_gradients, t, step)) for t in range(-1, n_tasks)])
         return (scores[0] - scores[1:]).movedim(0, -1)
 
 
@@ -413,9 +648,10 @@ def implicit_alignment(
 
     Args:
         means: (..., T) mean losses L_t, with their tape.
-        objective, step, terms: see :class:`Implicit`.
+        objective: from the mean losses to the training objective (...).
+        step, terms: α and J.
     """
-    own, over_all = problem.parameters, problem.total or _alone
+    own, over_all = problem.parameters, problem.summed
     term = over_all(gradient(problem.meta_loss(own), own), own)
     slope = _slope(problem, means, objective)
     series = term
@@ -423,7 +659,7 @@ def implicit_alignment(
         bent = over_all(gradient(_dot(slope.values(), term.values(), 0), own, retain_graph=True), own)
         term = {name: value - step * bent[name] for name, value in term.items()}
         series = {name: value + term[name] for name, value in series.items()}
-    rows = dense(_each_task(means, own, problem.stacked_tasks, over_all), own, means.shape[-1])
+    rows = dense(_each_task(means, problem, own), own, means.shape[-1])
     return step * _dot(rows, series.values(), means.ndim).movedim(0, -1)
 
 
@@ -437,11 +673,11 @@ def _slope(problem: Problem, means: Tensor, objective: Callable[[Tensor], Tensor
     if problem.total is None:
         return gradient(objective(means), own, create_graph=True)
     [by_task] = torch.autograd.grad(objective(means).sum(), means, create_graph=True)
-    rows = dense(_each_task(means, own, False, problem.total, True), own, means.shape[-1])
+    rows = dense(_each_task(means, problem, own, True), own, means.shape[-1])
     return {name: torch.tensordot(by_task, row, 1) for name, row in zip(own, rows, strict=True)}
 
 
-def score(metric: Callable[[Tensor, Tensor], Tensor | float], task: Task, output: Tensor, target: Tensor) -> Tensor:
+def score(metric: Metric, task: Task, output: Tensor, target: Tensor) -> Tensor:
     """A user's metric of one task as a number (), over the samples that have a label; 0 without any.
 
     Where an output is not finite, it is NaN and the metric is not called.
@@ -467,6 +703,11 @@ def score(metric: Callable[[Tensor, Tensor], Tensor | float], task: Task, output
             f"task {task.name!r}: the metric returned shape {tuple(value.shape)}, expected one number to be lowered"
         )
     return value.reshape(()).detach()
+
+
+def _alone(found: dict[str, Tensor | None], parameters: Params) -> dict[str, Tensor | None]:
+    """The sum over one process."""
+    return found
 
 
 def aligned_losses(
@@ -519,7 +760,7 @@ def prefers_two_passes(losses: Callable[[Params], Tensor], parameters: Params) -
 
 
 def _aligned_in_reverse(
-    losses: Callable[[Params], Tensor], shared: Params, direction: Params, total: Total = _alone
+    losses: Callable[[Params], Tensor], shared: Params, direction: Params, total: Total
 ) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         live = losses(shared)
