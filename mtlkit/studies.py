@@ -21,15 +21,15 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from mtlkit import recipes
 from mtlkit.checkpoint import in_words as described
-from mtlkit.checks import numbers_of
 from mtlkit.datasets import Dataset
 from mtlkit.merging import Merging
 from mtlkit.models import MultiTaskModel
 from mtlkit.progress import progress
 from mtlkit.results import IncompleteRuns, Runs
-from mtlkit.stack import stacks_well
 from mtlkit.store import Store
 from mtlkit.training import BATCH_SIZE, SAME_NUMBERS, fit
+from mtlkit.training.checks import numbers_of
+from mtlkit.training.stack import stacks_well
 from mtlkit.weighting import GradientCosine, NoiseLayer, SLGrad, Uniform, Weighting
 from mtlkit.workers import parallel
 

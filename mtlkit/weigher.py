@@ -17,8 +17,9 @@ from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tre
 from mtlkit.measure import Alignment, LastNorms, Metric, Params, Problem, mean_losses, prefers_two_passes, score
 from mtlkit.ranks import Rows, in_any, several, total
 from mtlkit.replay import Replay, check_inputs, contexts, uncompiled
+from mtlkit.step import step
 from mtlkit.tasks import Packed, Task, check_tasks, pack, per_sample_losses, presence, separate_losses
-from mtlkit.weighting import Weighting, step
+from mtlkit.weighting import Weighting
 
 Shared = nn.Module | Iterable[nn.Parameter] | Iterable[str]
 KINDS = ("regression", "binary")

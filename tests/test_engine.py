@@ -11,9 +11,10 @@ from test_training import model, small
 from torch import nn
 
 import mtlkit as mtl
-from mtlkit.engine import check_elementwise
-from mtlkit.stack import Batches, generator
 from mtlkit.tasks import pack, per_sample_losses
+from mtlkit.training import loop
+from mtlkit.training.descent import check_elementwise
+from mtlkit.training.stack import Batches, generator
 
 DOUBLE = {"dtype": torch.float64, "device": "cpu"}
 RUN = {"epochs": 2, "batch_size": 8, "meta_batch_size": 6, "seeds": [3, 8, 5], **DOUBLE}
@@ -91,13 +92,13 @@ def test_a_seed_that_diverges_stops_at_the_same_epoch_however_it_runs():
 
 
 def test_convolutions_run_one_seed_at_a_time_on_a_cpu(monkeypatch):
-    sizes, train = [], mtl.training._train
+    sizes, train = [], loop.train
 
-    def spy(model, data, weighting, seeds, **options):
-        sizes.append(len(seeds))
-        return train(model, data, weighting, seeds, **options)
+    def spy(*given, **options):
+        sizes.append(len(given[-1]))
+        return train(*given, **options)
 
-    monkeypatch.setattr(mtl.training, "_train", spy)
+    monkeypatch.setattr(loop, "train", spy)
     data = small()
     mtl.fit(convolutional(data), data, mtl.Uniform(), **RUN)
     mtl.fit(model(data), data, mtl.Uniform(), **RUN)

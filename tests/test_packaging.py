@@ -24,8 +24,8 @@ LOCK = {
 FLOORS = {
     "mtlkit": [
         "progress", "memory", "recipes", "ranks", "workers", "tasks", "datasets", "models", "checkpoint", "measure",
-        "weighting", "merging", "replay", "weigher", "keep", "results", "live", "store", "samples", "stack", "checks",
-        "engine", "training", "estimator", "studies", "levels", "your_data",
+        "weighting", "step", "merging", "replay", "weigher", "keep", "results", "live", "store", "samples", "training",
+        "estimator", "studies", "levels", "your_data",
     ],
     "companion": [
         "tables", "dynamics", "paired", "published", "claims", "figures", "notebook", "full",

@@ -160,7 +160,7 @@ def test_without_a_single_epoch_the_interrupt_goes_through(monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mtlkit.engine.Descent.__call__", stop)
+    monkeypatch.setattr("mtlkit.training.descent.Descent.__call__", stop)
     with pytest.raises(KeyboardInterrupt):
         mtl.fit(model(data), data, mtl.Uniform(), **OPTIONS)
 
@@ -168,7 +168,7 @@ def test_without_a_single_epoch_the_interrupt_goes_through(monkeypatch):
 def test_half_an_epoch_leaves_no_trace(monkeypatch):
     data = small()
     options = {**OPTIONS, "steps_per_epoch": 3}
-    from mtlkit.engine import Descent
+    from mtlkit.training.descent import Descent
 
     real, steps = Descent.__call__, []
 

@@ -9,8 +9,8 @@ from torch import nn
 
 import mtlkit as mtl
 from mtlkit.datasets import Dataset, Split
-from mtlkit.stack import Batches, SeededDropout, Stack, generator, stack_splits
 from mtlkit.tasks import pack, per_sample_losses
+from mtlkit.training.stack import Batches, SeededDropout, Stack, generator, stack_splits
 
 TASKS = (mtl.Task("main", "binary"), mtl.Task("other", "regression"))
 SEEDS = (3, 8)

@@ -9,8 +9,8 @@ import torch
 
 import mtlkit as mtl
 from mtlkit.datasets import Dataset, Split
-from mtlkit.stack import Batches, generator
 from mtlkit.tasks import pack, per_sample_losses
+from mtlkit.training.stack import Batches, generator
 
 DOUBLE = {"dtype": torch.float64, "device": "cpu"}
 

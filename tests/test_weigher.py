@@ -277,7 +277,7 @@ def test_task_gradients_do_not_outlive_the_call(monkeypatch):
         seen.extend(weakref.ref(gradient) for gradient in found.values())
         return weighted(weights, found)
 
-    steps = importlib.import_module("mtlkit.weighting._step")
+    steps = importlib.import_module("mtlkit.step")
     weighted = steps._weighted
     monkeypatch.setattr(steps, "_weighted", watched)
     model = build(nn.Linear(5, 6), nn.Tanh())

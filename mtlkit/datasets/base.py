@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.utils._pytree import register_dataclass
 
 from mtlkit import recipes
 from mtlkit.datasets.card import Card
@@ -18,7 +19,7 @@ from mtlkit.tasks import Task, check_tasks
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of one split.
+    """Rows of one split; a pytree of torch's, its tensors the leaves.
 
     Attributes:
         x: (N, ...) inputs.
@@ -38,6 +39,9 @@ class Split:
     def take(self, index: Tensor) -> Split:
         """The rows at these positions, in this order."""
         return Split(self.x[index], {k: v[index] for k, v in self.y.items()}, self.rows[index], self.noisy[index])
+
+
+register_dataclass(Split)
 
 
 @dataclass(frozen=True)

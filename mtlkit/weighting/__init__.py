@@ -18,7 +18,6 @@ from mtlkit.weighting._orthogonal import OrthogonalGradients
 from mtlkit.weighting._random import RandomWeighting
 from mtlkit.weighting._slaw import SLAW
 from mtlkit.weighting._slgrad import SLGrad
-from mtlkit.weighting._step import Step, step
 from mtlkit.weighting._tartan import MetaTartan
 from mtlkit.weighting._uncertainty import RevisedUncertainty, Uncertainty
 from mtlkit.weighting._uniform import Uniform
@@ -44,10 +43,8 @@ __all__ = [
     "RevisedUncertainty",
     "SLGrad",
     "State",
-    "Step",
     "Uncertainty",
     "Uniform",
     "Weighting",
     "per_sample",
-    "step",
 ]

@@ -8,7 +8,7 @@ import torch
 
 import mtlkit as mtl
 from mtlkit.datasets import Dataset, Split
-from mtlkit.merging import Branches
+from mtlkit.training.branches import Branches
 
 STEPS, BATCH, LR = 4, 8, 0.05
 

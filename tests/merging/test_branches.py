@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import mtlkit as mtl
-from mtlkit.merging import Branches, _branches
-from mtlkit.stack import stacks_well
+from mtlkit.training import branches as _branches
+from mtlkit.training.branches import Branches
+from mtlkit.training.stack import stacks_well
 
 METHODS = [mtl.AlphaVIL(rho=0.5), mtl.DIW(metric=None), mtl.ForkMerge(top_k=1, interval=2)]
 methods = pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
@@ -23,7 +24,7 @@ def assert_equal(runs, others, tolerance=1e-10):
 def test_side_by_side_and_one_after_the_other_give_the_same_numbers(slow, monkeypatch, method):
     data, found = slow.make(), []
     for stacked in (True, False):
-        monkeypatch.setattr("mtlkit.training.stacks_well", lambda *_, stacked=stacked: stacked)
+        monkeypatch.setattr("mtlkit.training.branches.stacks_well", lambda *_, stacked=stacked: stacked)
         found.append(slow.run(data, method, seeds=2, epochs=3))
     assert_equal(*found)
 

@@ -15,8 +15,8 @@ from mtlkit.datasets import Dataset, Split
 from mtlkit.models.base import stage_ends
 from mtlkit.models.recurrent import BiGRU
 from mtlkit.samples import sample_losses
-from mtlkit.stack import Batches, Stack, generator
 from mtlkit.tasks import pack, per_sample_losses
+from mtlkit.training.stack import Batches, Stack, generator
 
 DOUBLE = {"dtype": torch.float64, "device": "cpu"}
 SEEDS = (2, 5)

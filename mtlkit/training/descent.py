@@ -12,8 +12,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from mtlkit.checkpoint import of_optimizer, restore_optimizer
 from mtlkit.datasets import Split
 from mtlkit.measure import Alignment, Gains, Params, Problem, prefers_two_passes
-from mtlkit.stack import Stack, stacks_well
-from mtlkit.weighting import State, Weighting, step
+from mtlkit.step import step
+from mtlkit.training.stack import Stack, stacks_well
+from mtlkit.weighting import State, Weighting
 
 LEARNED = "weighting.learned"
 
@@ -67,7 +68,7 @@ class Descent:
             self.two_pass = self.weighting.asks(Alignment) and prefers_two_passes(
                 functools.partial(self.stack.losses, batch), {**self.stack.parameters, **masks}
             )
-        arguments = (leaves, _tensors(batch), None if meta is None else _tensors(meta), masks, state, given)
+        arguments = (leaves, batch, meta, masks, state, given)
         if self.to_compile:
             self.run, self.to_compile = _compiled(self._gradients, arguments), False
         gradients, weights, state = self.run(*arguments)
@@ -92,15 +93,14 @@ class Descent:
     def _gradients(
         self,
         leaves: Params,
-        batch: tuple,
-        meta: tuple | None,
+        batch: Split,
+        meta: Split | None,
         masks: Params,
         state: State,
         given: dict[str, Tensor],
     ) -> tuple[dict[str, Tensor | None], Tensor, State]:
         """Gradients of the weighted loss, the weights and the new state: a function of tensors alone."""
-        stack, weighting, batch = self.stack, self.weighting, Split(*batch)
-        meta = None if meta is None else Split(*meta)
+        stack, weighting = self.stack, self.weighting
         leaves = {name: leaf.detach().requires_grad_() for name, leaf in leaves.items()}
         parameters = {name: leaves[name] for name in stack.parameters}
 
@@ -136,10 +136,6 @@ class Descent:
         taken = step(weighting, problem, state, **given, **learned)
         found = torch.autograd.grad(taken.objective.sum(), list(leaves.values()), allow_unused=True)
         return dict(zip(leaves, found, strict=True)), taken.weights, taken.state
-
-
-def _tensors(split: Split) -> tuple:
-    return split.x, split.y, split.rows, split.noisy
 
 
 def _compiled(function: Callable, arguments: tuple) -> Callable:

@@ -11,8 +11,8 @@ import torch
 
 from mtlkit.datasets import Dataset, Split
 from mtlkit.models import MultiTaskModel
-from mtlkit.stack import check_layers
 from mtlkit.tasks import labelled, pack, per_sample_losses
+from mtlkit.training.stack import check_layers
 
 
 def numbers_of(seeds: int | Sequence[int]) -> list[int]:

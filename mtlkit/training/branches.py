@@ -10,9 +10,10 @@ from torch import Tensor
 
 from mtlkit.checkpoint import of_optimizer, restore_optimizer
 from mtlkit.datasets import Split
-from mtlkit.measure import Params
-from mtlkit.merging._base import Epoch, steps_of
-from mtlkit.tasks import Task, presence
+from mtlkit.measure import Metric, Params
+from mtlkit.merging import Epoch, steps_of
+from mtlkit.training.settings import Settings
+from mtlkit.training.stack import Stack, stacks_well, take
 from mtlkit.weighting import per_sample
 
 META_ROWS = 1024
@@ -25,61 +26,44 @@ class Branches:
     whole training split, whether or not they carry its tasks' labels.
 
     Args:
-        losses: a batch (K S, B) and parameters (K S, *), with keys of dropout masks, to per-sample losses
-            (K S, B, T).
-        main_loss: a batch (S, B) and parameters (S, *) to the main task's mean loss (S,).
-        main_score: the same to the main task's metric (S,), to be lowered; ``main_loss`` when None.
-        masks: numbers of branches and steps to keys of dropout masks by name, (S, K, steps) each.
-        take: a split (S, N) and row numbers (K S, B) to the batch (K S, B).
+        stack: the seeds' models.
         splits: stacked over seeds, targets packed.
-        steps: optimiser steps of one pass.
-        batch_size: B, rows per step.
-        optimizer: called with a list of parameters.
+        metric: of the main task, to be lowered; its mean loss when None.
+        settings: steps of one pass, rows per step, optimiser.
         generators: one per seed, for the order of the rows.
-        stacked: train all branches in one program (``torch.vmap``), else one after the other. The
-            numbers are the same but for rounding.
-        penalty: parameters (K S, *) to a term (K S,) of every branch's loss that the model itself adds.
 
     Attributes:
         data: the training split; assign another for an epoch whose data differ.
+        stacked: whether all branches train in one program (``torch.vmap``) or one after the other. The numbers are
+            the same but for rounding.
     """
 
     def __init__(
         self,
-        losses: Callable[[Split, Params], Tensor],
-        main_loss: Callable[[Split, Params], Tensor],
-        main_score: Callable[[Split, Params], Tensor] | None,
-        masks: Callable[[int, int], Params],
-        take: Callable[[Split, Tensor], Split],
+        stack: Stack,
         splits: Mapping[str, Split],
-        tasks: Sequence[Task],
-        steps: int,
-        batch_size: int,
-        optimizer: Callable[[list[Tensor]], torch.optim.Optimizer],
+        metric: Metric | None,
+        settings: Settings,
         generators: Sequence[torch.Generator],
-        stacked: bool,
-        penalty: Callable[[Params], Tensor] | None = None,
     ) -> None:
-        self.losses, self.masks, self.take, self.n_tasks = losses, masks, take, len(tasks)
-        self.present = torch.vmap(lambda y: presence(tasks, y))
-        self.data = splits["train"]
-        self.steps, self.batch_size = steps, batch_size
-        self.optimizer, self.generators, self.stacked = optimizer, generators, stacked
-        self.penalty = penalty
+        self.stack, self.data, self.generators = stack, splits["train"], generators
+        self.steps, self.batch_size = settings.steps_per_epoch, settings.batch_size
+        self.optimizer = functools.partial(settings.optimizer, lr=settings.lr)
+        self.stacked = stacks_well(stack.template, settings.device)
         meta = splits["meta"]
         rows = torch.arange(meta.rows.shape[1], device=meta.rows.device).expand(meta.rows.shape)
         parts = [take(meta, part) for part in rows.split(META_ROWS, dim=1)]
-        labelled = torch.stack([self.present(part.y)[..., 0].sum(-1) for part in parts]).double()
+        labelled = torch.stack([stack.present(part)[..., 0].sum(-1) for part in parts]).double()
         shares = labelled / labelled.sum(0).clamp(min=1)
-        self.meta = [_part(main_loss, part, share) for part, share in zip(parts, shares, strict=True)]
-        self.score = None if main_score is None else functools.partial(main_score, meta)
+        self.meta = [_part(stack.main_loss, part, share) for part, share in zip(parts, shares, strict=True)]
+        self.score = None if metric is None else functools.partial(stack.main_score, metric, meta)
         self.last: str | None = None
         self.groups: list[tuple[Params, torch.optim.Optimizer]] = []
 
     def epoch(self, parameters: Params) -> Epoch:
         """What a merging method works with, at these parameters (S, *), on the training split ``data``."""
-        self.labels = self.present(self.data.y)
-        return Epoch(parameters, self.n_tasks, self.steps, self.train, self.meta, self.score)
+        self.labels = self.stack.present(self.data)
+        return Epoch(parameters, len(self.stack.tasks), self.steps, self.train, self.meta, self.score)
 
     def train(self, start: Params, weights: Tensor, share: float, keep: str | None) -> Params:
         """Train every branch.
@@ -97,7 +81,7 @@ class Branches:
         n_branches = len(weights)
         steps = steps_of(self.steps, share)
         rows = self._rows(n_branches, share, steps)
-        keys = {name: drawn.movedim(0, 1) for name, drawn in self.masks(n_branches, steps).items()}
+        keys = {name: drawn.movedim(0, 1) for name, drawn in self.stack.masks(n_branches, steps).items()}
         parts = [slice(None)] if self.stacked else [slice(k, k + 1) for k in range(n_branches)]
         if keep is None or keep != self.last:
             self.groups = [self._group({name: value[part] for name, value in start.items()}) for part in parts]
@@ -110,7 +94,7 @@ class Branches:
                 optimizer.zero_grad()
                 masks = {name: key[part, :, step].flatten(0, 1) for name, key in keys.items()}
                 loss = self._loss({**leaves, **masks}, rows[part, :, step], weights[part])
-                (loss if self.penalty is None else loss + self.penalty(leaves).sum()).backward()
+                (loss + self.stack.penalty(leaves).sum() if self.stack.has_penalty else loss).backward()
                 optimizer.step()
         return {
             name: torch.cat([leaves[name].detach() for leaves, _ in self.groups]).view(value.shape)
@@ -139,7 +123,7 @@ class Branches:
         """Sum of all branches' weighted losses, (): state (K S, *), rows (K, S, B), weights (K, S, T)."""
         seed = torch.arange(rows.shape[1], device=rows.device)[:, None]
         by_sample = per_sample(weights, self.labels[seed, rows])
-        losses = self.losses(self.take(self.data, rows.flatten(0, 1)), state)
+        losses = self.stack.losses(take(self.data, rows.flatten(0, 1)), state)
         return (by_sample * losses.view(by_sample.shape)).sum()
 
     def _group(self, start: Params) -> tuple[Params, torch.optim.Optimizer]:

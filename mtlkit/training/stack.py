@@ -283,22 +283,13 @@ def stack_splits(
             return tensors[0].to(device, kind).expand(len(tensors), *tensors[0].shape)
         return torch.stack(tensors).to(device, kind)
 
-    return _map(stack, *(replace(split, y=pack(tasks, split.y)) for split in draws))
+    return tree_map(stack, *(replace(split, y=pack(tasks, split.y)) for split in draws))
 
 
 def take(split: Split, rows: Tensor) -> Split:
     """Rows (S, B) of a stacked split, or rows (K S, B) that go through its seeds K times."""
     seed = torch.arange(len(rows), device=rows.device)[:, None] % len(split.rows)
-    return _map(lambda tensor: tensor[seed, rows], split)
-
-
-def _map(change: Callable[..., Tensor], *splits: Split) -> Split:
-    return Split(
-        change(*(s.x for s in splits)),
-        {name: change(*(s.y[name] for s in splits)) for name in splits[0].y},
-        change(*(s.rows for s in splits)),
-        change(*(s.noisy for s in splits)),
-    )
+    return tree_map(lambda tensor: tensor[seed, rows], split)
 
 
 class Batches:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from mtlkit.measure import Measured, Params, Problem, Signal, measure
-from mtlkit.weighting._base import State, Weighting, per_sample
+from mtlkit.weighting import State, Weighting, per_sample
 
 
 class Step(NamedTuple):
