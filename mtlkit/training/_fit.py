@@ -109,10 +109,11 @@ def fit(
 
     Raises:
         ValueError: a batch larger than its split, no epochs, no steps, no patience, no seeds, tasks the model has no
-            head for, a model made for other inputs, a layer that cannot be stacked (:class:`mtlkit.training.stack.Stack`), an
-            optimiser that is not elementwise, a learning rate or clip out of range, ``watch`` with several processes,
-            ``clip`` or ``compile`` for a per-epoch method; initial values that do not fit the model, a trunk that is
-            not trained under a weighting that reads its gradients; inputs or targets that are not finite as ``dtype``,
+            head for, a model made for other inputs, a layer that cannot be stacked
+            (:class:`mtlkit.training.stack.Stack`), an optimiser that is not elementwise, a learning rate or clip out
+            of range, ``watch`` with several processes, ``clip`` or ``compile`` for a per-epoch method; initial values
+            that do not fit the model, a trunk that is not trained under a weighting that reads its gradients; inputs
+            or targets that are not finite as ``dtype``,
             no main label in the meta split; a checkpoint that is damaged or of another training, which stays as it is.
         TypeError: ``weighting`` is neither a Weighting nor a Merging, ``model`` no MultiTaskModel, a count that is no
             integer.
@@ -120,15 +121,29 @@ def fit(
     options = dict(locals())
     _check_kinds(model, data, weighting, name, watch)
     seeds = numbers_of(seeds)
-    settings = Settings(
-        epochs, batch_size, meta_batch_size, steps_per_epoch, patience, select_from, lr, optimizer, clip, initial,
-        dtype, autocast, compile, device,
-    )  # fmt: skip
+    check_count("batch_size", batch_size)
     check_count("chunk", chunk, optional=True)
     check_count("jobs", jobs)
+    settings = Settings(
+        epochs=epochs,
+        batch_size=batch_size,
+        meta_batch_size=min(4 * batch_size, len(data.meta)) if meta_batch_size is None else meta_batch_size,
+        steps_per_epoch=len(data.train) // max(batch_size, 1) if steps_per_epoch is None else steps_per_epoch,
+        patience=patience,
+        select_from=select_from,
+        lr=lr,
+        optimizer=optimizer,
+        clip=clip,
+        initial=initial,
+        dtype=dtype,
+        autocast=autocast,
+        compile=compile,
+        device=("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device,
+    )
     if set(model.names) != {task.name for task in data.tasks}:
         raise ValueError(f"the model has heads {list(model.names)}, expected {[t.name for t in data.tasks]}")
-    settings = settings.completed(data)
+    settings = replace(settings, lr=float(lr))
+    settings.check(data)
     if chunk is None:
         chunk = len(seeds) if stacks_well(model, settings.device) else 1
     for what, number in {"chunk": chunk, "jobs": jobs}.items():

@@ -6,7 +6,7 @@ import functools
 import math
 import numbers
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,33 +20,31 @@ SGD = functools.partial(torch.optim.SGD, momentum=0.9)
 
 @dataclass(frozen=True)
 class Settings:
-    """What :func:`mtlkit.fit` takes of these names; None where the data decide (:meth:`completed`).
+    """What :func:`mtlkit.fit` takes of these names, nothing left open.
 
     Raises:
         ValueError: a number out of range, a device that is not there.
         TypeError: a count that is no integer, a ``dtype`` that is not floating-point.
     """
 
-    epochs: int = 50
-    batch_size: int = BATCH_SIZE
-    meta_batch_size: int | None = None
-    steps_per_epoch: int | None = None
-    patience: int | None = None
-    select_from: int = 1
-    lr: float = 1e-2
-    optimizer: Callable[..., torch.optim.Optimizer] = SGD
-    clip: float | None = None
-    initial: Callable[[int], Mapping[str, Tensor]] | None = None
-    dtype: torch.dtype = torch.float32
-    autocast: bool = False
-    compile: bool = False
-    device: str | torch.device = "auto"
+    epochs: int
+    batch_size: int
+    meta_batch_size: int
+    steps_per_epoch: int
+    patience: int | None
+    select_from: int
+    lr: float
+    optimizer: Callable[..., torch.optim.Optimizer]
+    clip: float | None
+    initial: Callable[[int], Mapping[str, Tensor]] | None
+    dtype: torch.dtype
+    autocast: bool
+    compile: bool
+    device: str | torch.device
 
     def __post_init__(self) -> None:
-        for what in ("epochs", "batch_size", "select_from"):
-            check_count(what, getattr(self, what))
-        for what in ("meta_batch_size", "steps_per_epoch", "patience"):
-            check_count(what, getattr(self, what), optional=True)
+        for what in ("epochs", "batch_size", "meta_batch_size", "steps_per_epoch", "patience", "select_from"):
+            check_count(what, getattr(self, what), optional=what == "patience")
         if not isinstance(self.lr, numbers.Real) or not 0 <= self.lr < math.inf:
             raise ValueError(f"lr is {self.lr!r}, expected a positive number (or 0, which trains nothing)")
         if self.clip is not None and not (isinstance(self.clip, numbers.Real) and self.clip > 0):
@@ -56,34 +54,22 @@ class Settings:
         if self.lr > torch.finfo(self.dtype).max:
             raise ValueError(f"lr is {self.lr!r}, expected a number that {self.dtype} can hold")
         try:
-            torch.zeros((), device=None if self.device == "auto" else self.device)
+            torch.zeros((), device=self.device)
         except (RuntimeError, AssertionError) as error:
             raise ValueError(f"device is {self.device!r}, expected one that is there ({first_line(error)})") from None
 
-    def completed(self, data: Dataset) -> Settings:
-        """The same with numbers and a device in place of what was left open.
-
-        Raises:
-            ValueError: a batch larger than its split, no epochs, no steps, no patience, an epoch to select from
-                that is not there.
-        """
-        there = "cuda" if torch.cuda.is_available() else "cpu"
-        found = replace(self, lr=float(self.lr), device=there if self.device == "auto" else self.device)
-        if found.meta_batch_size is None:
-            found = replace(found, meta_batch_size=min(4 * found.batch_size, len(data.meta)))
+    def check(self, data: Dataset) -> None:
+        """Raise ValueError for a batch larger than its split, no epochs, steps or patience, no epoch to select from."""
         for what, split in (("batch_size", "train"), ("meta_batch_size", "meta")):
-            size, rows = getattr(found, what), len(data.splits[split])
+            size, rows = getattr(self, what), len(data.splits[split])
             if not 1 <= size <= rows:
                 raise ValueError(f"{what} is {size}, expected 1 to {rows} (rows of the {split} split)")
-        if found.steps_per_epoch is None:
-            found = replace(found, steps_per_epoch=len(data.train) // found.batch_size)
         for what in ("epochs", "steps_per_epoch", "patience"):
-            number = getattr(found, what)
+            number = getattr(self, what)
             if number is not None and number < 1:
                 raise ValueError(f"{what} is {number}, expected at least 1")
-        if not 1 <= found.select_from <= found.epochs:
-            raise ValueError(f"select_from is {found.select_from}, expected an epoch from 1 to {found.epochs}")
-        return found
+        if not 1 <= self.select_from <= self.epochs:
+            raise ValueError(f"select_from is {self.select_from}, expected an epoch from 1 to {self.epochs}")
 
 
 def check_count(what: str, number: object, optional: bool = False) -> None:
