@@ -22,7 +22,7 @@ from mtlkit.progress import progress
 from mtlkit.results import Runs
 from mtlkit.store import Store
 from mtlkit.studies import HOLD_OUT
-from mtlkit.tasks import Task, labelled, pack, per_sample_losses, presence
+from mtlkit.tasks import Task, labelled, labelled_by_task, pack, per_sample_losses
 
 CONSTANT, LINEAR, CLEAN, TREES = "constant", "linear model", "linear model, clean rows", "boosted trees"
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
@@ -149,4 +149,4 @@ def _outputs(model: BaseEstimator | float, split: Split, main: Task) -> Tensor:
 def _loss(main: Task, output: Tensor, target: Tensor) -> float:
     targets = pack((main,), {main.name: target})
     losses = per_sample_losses((main,), {main.name: output}, targets)
-    return float(losses.sum() / presence((main,), targets).sum())
+    return float(losses.sum() / labelled_by_task((main,), targets).sum())

@@ -11,6 +11,7 @@ import pandas as pd
 
 from mtlkit.results import IncompleteRuns, Runs, compare
 from mtlkit.studies import Study, per_seed
+from mtlkit.tasks import lower_is_better
 
 
 def summary(outcome: Study, metrics: Sequence[str] = ("loss",), reference: str = "Uniform") -> pd.DataFrame:
@@ -59,8 +60,8 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         row[against] = f"{first['difference']:+.3f} {between}" if np.isfinite(first["difference"]) else ""
         row["diverged"] = f"{first['diverged']:.0f} of {first['diverged'] + first['seeds']:.0f}"
         shown[method] = row
-    lower_is_better = table["metric"].iloc[0] in ("loss", "rmse", "mae")
-    best_first = table.drop_duplicates("method").sort_values("mean", ascending=lower_is_better, kind="stable")
+    ascending = lower_is_better(table["metric"].iloc[0])
+    best_first = table.drop_duplicates("method").sort_values("mean", ascending=ascending, kind="stable")
     order = best_first["method"]
     return pd.DataFrame.from_dict(shown, orient="index").loc[order].rename_axis("method")
 
