@@ -23,9 +23,9 @@ LOCK = {
 }
 FLOORS = {
     "mtlkit": [
-        "progress", "memory", "recipes", "ranks", "workers", "tasks", "datasets", "models", "checkpoint", "signals",
-        "weighting", "merging", "replay", "weigher", "keep", "results", "live", "store", "samples", "stack", "checks",
-        "engine", "training", "estimator", "studies", "levels", "your_data",
+        "stats", "progress", "memory", "recipes", "ranks", "workers", "tasks", "datasets", "models", "checkpoint",
+        "signals", "weighting", "merging", "replay", "weigher", "keep", "results", "live", "store", "samples", "stack",
+        "checks", "engine", "training", "estimator", "studies", "levels", "your_data",
     ],
     "companion": [
         "tables", "dynamics", "paired", "published", "claims", "figures", "notebook", "full",

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mtlkit.results import holm
+from mtlkit.stats import holm
 
 VERDICTS = ("reproduced", "partly", "not reproduced", "opposite", "nothing learned here", "not tested here")
 UNDECIDED = ("nothing learned", "cut off", "edge")
