@@ -120,7 +120,7 @@ def protocol_table(
     Args:
         floors: condition to its :func:`mtlkit.levels.levels`.
         overlap: condition to how much the seeds have in common: n_test / n_train where they split the same rows
-            again, 0 where each has rows of its own (:func:`companion.claims.corrected`).
+            again, 0 where each has rows of its own (:func:`mtlkit.stats.contrast`).
 
     Returns:
         besides the contenders' test metrics those of the floors; for every contender ``late`` (1 where a seed's
