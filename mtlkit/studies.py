@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from unittest import mock
 
 import joblib
 import numpy as np
@@ -25,7 +23,7 @@ from mtlkit.checks import numbers_of
 from mtlkit.datasets import Dataset
 from mtlkit.merging import Merging
 from mtlkit.models import MultiTaskModel
-from mtlkit.progress import progress
+from mtlkit.progress import progress, quiet
 from mtlkit.results import IncompleteRuns, Runs
 from mtlkit.stack import stacks_well
 from mtlkit.store import Store
@@ -438,7 +436,7 @@ def _fit(candidate: Candidate, **options) -> Runs:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with mock.patch.dict(os.environ, MTLKIT_PROGRESS="off"), warnings.catch_warnings():
+        with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore", IncompleteRuns)
             runs = fit(candidate.model, candidate.data, candidate.weighting, **{**options, **candidate.options})
     finally:

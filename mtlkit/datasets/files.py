@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pooch
-from tqdm.auto import tqdm
 
 RETRIES = 2
 
@@ -225,7 +224,7 @@ def _download(name: str, cache: Path) -> Path:
         stored, known = file.address.rpartition("/")[2], file.archive_hash
     remote = pooch.Pooch(cache, "", registry={stored: known}, urls={stored: file.address}, retry_if_failed=RETRIES)
     try:
-        path = Path(remote.fetch(stored, downloader=_with_progress))
+        path = Path(remote.fetch(stored, progressbar=True))
         return _unpack(path, member, cache / name) if file.archive_hash else path
     except (OSError, ValueError, KeyError) as error:
         raise FileNotFoundError(
@@ -236,14 +235,11 @@ def _download(name: str, cache: Path) -> Path:
         ) from None
 
 
-def _with_progress(url: str, output_file: str, pooch_: pooch.Pooch | None) -> None:
-    quiet = os.environ.get("MTLKIT_PROGRESS", "auto") != "auto"
-    with tqdm(desc=url.rpartition("/")[2], total=1, unit="B", unit_scale=True, disable=quiet) as bar:
-        pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16)(url, output_file, pooch_)
-
-
 def _unpack(archive: Path, member: str, target: Path) -> Path:
-    """One member of a tar or zip archive, moved to ``target`` when it is complete."""
+    """One member of a tar or zip archive, moved to ``target`` when it is complete.
+
+    Pooch's own processors write in place, so that a kill leaves half a file, and keep the archive's names.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         if zipfile.is_zipfile(archive):

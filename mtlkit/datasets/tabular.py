@@ -427,8 +427,7 @@ def _categories(name: str, column: pd.Series) -> list:
 
 def _codes(column: pd.Series, values: Sequence) -> Tensor:
     """The position of each entry in ``values``, -1 for a missing one."""
-    position = {value: i for i, value in enumerate(values)}
-    return torch.tensor([position.get(value, -1) for value in column.astype(object)])
+    return torch.from_numpy(pd.Index(values, dtype=object).get_indexer(column.astype(object)).astype(np.int64))
 
 
 def _target(name: str, column: pd.Series, kind: str | None) -> tuple[Task, Tensor, tuple[str, ...]]:
