@@ -79,14 +79,14 @@ def _as_runs(name: str, data: Dataset, rows: Sequence[tuple[int, Mapping[str, fl
 
 def _measured(name: str, data: Dataset) -> dict[str, float]:
     """Test loss and metrics of a floor on one draw."""
-    main, meta, target = data.main, _known(data.meta, data.main), data.test.y[data.main.name]
+    main, meta, target = data.main, _labelled_rows(data.meta, data.main), data.test.y[data.main.name]
     if name == CONSTANT:
         output = _best_constant(main, meta.y[main.name], len(data.test))
     elif name == TREES:
         boosted = HistGradientBoostingRegressor if main.kind == "regression" else HistGradientBoostingClassifier
-        output = _outputs(_fitted(boosted(random_state=0), _known(data.train, main), main), data.test, main)
+        output = _outputs(_fitted(boosted(random_state=0), _labelled_rows(data.train, main), main), data.test, main)
     else:
-        train = _known(data.train, main)
+        train = _labelled_rows(data.train, main)
         if name == CLEAN:
             held = round(HOLD_OUT * len(meta))
             train, meta = (meta.take(rows) for rows in torch.arange(len(meta)).split([len(meta) - held, held]))
@@ -96,7 +96,7 @@ def _measured(name: str, data: Dataset) -> dict[str, float]:
     return {"loss": _loss(main, output, target), **main.metrics(output, target)}
 
 
-def _known(split: Split, main: Task) -> Split:
+def _labelled_rows(split: Split, main: Task) -> Split:
     return split.take(labelled(split.y[main.name]).nonzero().squeeze(1))
 
 
