@@ -217,7 +217,7 @@ def study(
                 "variant": variant,
                 "lr": lr,
                 "epochs": cap,
-                "late": float((run.selected() > 0.9 * cap).mean()),
+                "late": float(late(run, cap).mean()),
                 "edge": len(tried) > 1 and lr in (tried.min(), tried.max()),
             }
         names = [name for (name, _), _ in done if choices[name]["late"] > LATE]
@@ -241,6 +241,11 @@ def joined(one: Study, other: Study) -> Study:
 
 LATE = 0.2
 """Largest share of seeds that may select an epoch in the last tenth of the cap."""
+
+
+def late(runs: Runs, cap: int) -> pd.Series:
+    """Per seed, whether the selected epoch lies in the last tenth of the cap."""
+    return runs.selected() > 0.9 * cap
 
 
 def _search(

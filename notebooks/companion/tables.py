@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mtlkit.results import IncompleteRuns, Runs, compare
-from mtlkit.studies import Study, per_seed
+from mtlkit.studies import Study, late, per_seed
 from mtlkit.tasks import lower_is_better
 
 
@@ -136,7 +136,7 @@ def protocol_table(
             choice, frame = outcome.choices.loc[name], runs.frame
             start = frame[(frame["epoch"] == 0) & (frame["split"] == "test") & (frame["task"] == runs.main)]
             found = {
-                "late": (runs.selected() > 0.9 * choice["epochs"]).astype(float),
+                "late": late(runs, choice["epochs"]).astype(float),
                 "edge": pd.Series(float(choice["edge"]), runs.seeds),
                 "loss_at_start": start[start["metric"] == "loss"].set_index("seed")["value"],
             }

@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 import nbformat
@@ -527,3 +528,11 @@ def test_no_committed_verdict_rests_on_what_decides_nothing():
 
 def test_the_claims_cover_all_papers():
     assert {c.id for c in claims.CLAIMS} == {*["S1", "S2", "S3", "S4", "H1", "H2", "H3", "V1", "V2", "G1", "G2", "G3"]}
+
+
+@pytest.mark.parametrize("claim", claims.CLAIMS, ids=lambda claim: f"{claim.id} {claim.study} {claim.setting}")
+def test_a_claim_is_plain_data(claim):
+    again = pickle.loads(pickle.dumps(claim))
+    assert again == claim
+    assert claim.pairs
+    assert all(isinstance(pair, Change | Versus) for pair in claim.pairs)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from mtlkit.levels import CLEAN, CONSTANT, LINEAR, TREES
 from mtlkit.stats import LEVEL, contrast
+from mtlkit.studies import LATE
 from mtlkit.tasks import lower_is_better
 
 VERDICTS = ("reproduced", "partly", "not reproduced", "opposite", "nothing learned here", "not tested here")
@@ -16,11 +18,8 @@ UNDECIDED = ("nothing learned", "cut off", "edge")
 """Outcomes of a comparison that may not count towards a verdict."""
 MINIMUM = 10
 """Seeds that a verdict needs."""
-LATE = 0.2
-"""Largest share of seeds that may select an epoch in the last tenth of their cap."""
 LEARNED, MATTERS = 0.1, 0.05
 """Shares of what the best contender gains on the constant: to have learned anything, and to matter."""
-CONSTANT, LINEAR, FLOORS = "constant", ("linear model", "linear model, clean rows"), ("boosted trees",)
 DATA = "data"
 """The method under which a table says what holds for all methods of a condition."""
 NOT_AVAILABLE = "not available"
@@ -192,7 +191,7 @@ def _setting(numbers: Numbers, condition: str, methods: Sequence[str], metric: s
     """
     constant, lower = numbers.of(condition, CONSTANT, metric), lower_is_better(metric)
     means = numbers.means(condition, metric)
-    contenders, linear = means.drop([CONSTANT, *LINEAR, *FLOORS], errors="ignore"), means.reindex(LINEAR)
+    contenders, linear = means.drop([CONSTANT, LINEAR, CLEAN, TREES], errors="ignore"), means.reindex([LINEAR, CLEAN])
     best = [found.min() if lower else found.max() for found in (contenders, linear)]
     late, edge = (numbers.means(condition, what).reindex(methods).max() for what in ("late", "edge"))
     return {
