@@ -22,7 +22,7 @@ from mtlkit.progress import progress
 from mtlkit.results import Runs
 from mtlkit.store import Store
 from mtlkit.studies import HOLD_OUT
-from mtlkit.tasks import Task, labelled, pack, per_sample_losses, presence
+from mtlkit.tasks import Task, labelled, labelled_by_task, pack, per_sample_losses
 
 CONSTANT, LINEAR, CLEAN, TREES = "constant", "linear model", "linear model, clean rows", "boosted trees"
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
@@ -79,14 +79,14 @@ def _as_runs(name: str, data: Dataset, rows: Sequence[tuple[int, Mapping[str, fl
 
 def _measured(name: str, data: Dataset) -> dict[str, float]:
     """Test loss and metrics of a floor on one draw."""
-    main, meta, target = data.main, _known(data.meta, data.main), data.test.y[data.main.name]
+    main, meta, target = data.main, _labelled_rows(data.meta, data.main), data.test.y[data.main.name]
     if name == CONSTANT:
         output = _best_constant(main, meta.y[main.name], len(data.test))
     elif name == TREES:
         boosted = HistGradientBoostingRegressor if main.kind == "regression" else HistGradientBoostingClassifier
-        output = _outputs(_fitted(boosted(random_state=0), _known(data.train, main), main), data.test, main)
+        output = _outputs(_fitted(boosted(random_state=0), _labelled_rows(data.train, main), main), data.test, main)
     else:
-        train = _known(data.train, main)
+        train = _labelled_rows(data.train, main)
         if name == CLEAN:
             held = round(HOLD_OUT * len(meta))
             train, meta = (meta.take(rows) for rows in torch.arange(len(meta)).split([len(meta) - held, held]))
@@ -96,7 +96,7 @@ def _measured(name: str, data: Dataset) -> dict[str, float]:
     return {"loss": _loss(main, output, target), **main.metrics(output, target)}
 
 
-def _known(split: Split, main: Task) -> Split:
+def _labelled_rows(split: Split, main: Task) -> Split:
     return split.take(labelled(split.y[main.name]).nonzero().squeeze(1))
 
 
@@ -149,4 +149,4 @@ def _outputs(model: BaseEstimator | float, split: Split, main: Task) -> Tensor:
 def _loss(main: Task, output: Tensor, target: Tensor) -> float:
     targets = pack((main,), {main.name: target})
     losses = per_sample_losses((main,), {main.name: output}, targets)
-    return float(losses.sum() / presence((main,), targets).sum())
+    return float(losses.sum() / labelled_by_task((main,), targets).sum())

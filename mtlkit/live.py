@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mtlkit.results import interval
+from mtlkit.stats import estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,7 +53,7 @@ class LiveWeights:
         figure = Figure(figsize=(6.4, 3.4), layout="constrained")
         axis = figure.subplots()
         for number, (task, group) in enumerate(rows.groupby("task", sort=False)):
-            band = group.groupby("epoch")["value"].apply(interval).unstack()
+            band = estimate(group.groupby("epoch")["value"])
             colour = COLOURS[number % len(COLOURS)]
             axis.plot(band.index, band["mean"], LINES[number % len(LINES)], color=colour, label=task)
             axis.fill_between(band.index, band["low"], band["high"], color=colour, alpha=0.15, linewidth=0)

@@ -1,4 +1,4 @@
-"""Tell what happened: tidy frames, intervals over seeds, paired tests."""
+"""Tell what happened: tidy frames of runs, and how runs compare."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 from torch import Tensor
 
 from mtlkit import keep
 from mtlkit.datasets import Dataset
 from mtlkit.models import MultiTaskModel
+from mtlkit.stats import contrast, estimate
 from mtlkit.tasks import Task
 
 MOMENTS = ("selected", "last")
@@ -195,11 +195,11 @@ class Runs:
         return rows.assign(value=rows["value"].where(~rows["diverged"]))
 
     def summary(self, at: str = "selected", split: str = "test") -> pd.DataFrame:
-        """Mean and 95 % interval over seeds, per method, task and metric; see :func:`interval`."""
+        """Mean and 95 % interval over seeds, per method, task and metric; see :func:`mtlkit.stats.estimate`."""
         rows = self.final(at)
         rows = rows[rows["split"] == split]
         by = ["method", "task", "metric"]
-        return rows.groupby(by, sort=False)["value"].apply(interval).unstack()
+        return estimate(rows.groupby(by, sort=False)["value"])
 
 
 def load_runs(path: str | os.PathLike, model: MultiTaskModel | None = None) -> Runs:
@@ -292,30 +292,6 @@ def join(parts: Sequence[Runs]) -> Runs:
     )
 
 
-def interval(values: pd.Series) -> pd.Series:
-    """Mean of independent runs with its 95 % t interval.
-
-    Returns:
-        ``mean``, ``low``, ``high`` (NaN below two values), ``seeds`` (finite values) and
-        ``missing`` (runs without a finite value: diverged, or undefined metric).
-    """
-    finite = values[np.isfinite(values)]
-    n = len(finite)
-    mean = finite.mean()
-    half = stats.t.ppf(0.975, n - 1) * finite.sem() if n > 1 else np.nan
-    return pd.Series({"mean": mean, "low": mean - half, "high": mean + half, "seeds": n, "missing": len(values) - n})
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """p-values corrected for their number after Holm; a missing one counts as 1."""
-    values = np.nan_to_num(np.asarray(p, dtype=float), nan=1.0)
-    order = np.argsort(values, kind="stable")
-    raised = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)) if len(values) else values
-    found = np.empty_like(values)
-    found[order] = np.minimum(raised, 1)
-    return found.tolist()
-
-
 def compare(
     runs: Sequence[Runs], metric: str = "loss", task: str | None = None, at: str = "selected", split: str = "test"
 ) -> pd.DataFrame:
@@ -351,30 +327,15 @@ def compare(
         raise ValueError(f"runs are on different data sets: {', '.join(sorted(datasets))}")
     if any(set(run.seeds) != set(runs[0].seeds) for run in runs):
         raise ValueError(f"runs have different seeds: {'; '.join(f'{r.method} {r.seeds}' for r in runs)}")
-    reference = columns.pop(runs[0].method)
-    table = {}
-    for method, values in columns.items():
-        difference = values - reference
-        difference = difference[np.isfinite(difference)]
-        found = interval(difference)
-        p = (
-            stats.ttest_rel(values[difference.index], reference[difference.index]).pvalue
-            if len(difference) > 1
-            else np.nan
-        )
-        table[method] = {
-            "difference": found["mean"],
-            "low": found["low"],
-            "high": found["high"],
-            "p": p,
-            "seeds": len(difference),
-        }
-        if len(difference) < len(values):
-            left_out = len(values) - len(difference)
+    reference, *others = columns
+    found = contrast(pd.DataFrame(columns), [(method, reference) for method in others])
+    for method, pairs in zip(others, found["seeds"], strict=True):
+        if pairs < len(runs[0].seeds):
             warnings.warn(
-                f"{left_out} of {len(values)} pairs of {method} and {runs[0].method} are left out: a seed diverged, or "
-                f"its {metric} is undefined",
+                f"{len(runs[0].seeds) - pairs} of {len(runs[0].seeds)} pairs of {method} and {reference} are left out: "
+                f"a seed diverged, or its {metric} is undefined",
                 IncompleteRuns,
                 stacklevel=2,
             )
-    return pd.DataFrame.from_dict(table, orient="index").rename_axis(f"against {runs[0].method}")
+    shown = found[["difference", "low", "high", "p", "seeds"]]
+    return shown.set_axis(pd.Index(others, name=f"against {reference}"))

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.func import functional_call
 
 from mtlkit.datasets import Dataset
 from mtlkit.results import Runs
-from mtlkit.tasks import pack, per_sample_losses, presence
+from mtlkit.stats import estimate
+from mtlkit.tasks import labelled_by_task, pack, per_sample_losses
 
 ROWS_AT_ONCE = 4096
 
@@ -56,10 +56,7 @@ def audit(runs: Runs) -> Audit:
     """
     labelled = runs.samples.dropna(subset="weight")
     by = labelled.groupby(["row", "task"], observed=True)
-    table = by["weight"].agg(weight="mean", sem="sem", seeds="size")
-    half = stats.t.ppf(0.975, (table["seeds"] - 1).where(table["seeds"] > 1)) * table.pop("sem")
-    table.insert(1, "low", table["weight"] - half)
-    table.insert(2, "high", table["weight"] + half)
+    table = estimate(by["weight"]).drop(columns="missing").rename(columns={"mean": "weight"})
     table["noisy"] = by["noisy"].sum()
     order = table.reset_index().sort_values("weight", kind="stable", ignore_index=True)
     return Audit(order, detection(labelled, "weight"))
@@ -131,7 +128,7 @@ def sample_losses(runs: Runs, model: nn.Module, data: Dataset) -> pd.DataFrame:
         outputs = {task.name: torch.cat([part[task.name] for part in parts]) for task in tasks}
         targets = pack(tasks, {task.name: split.y[task.name] for task in tasks})
         losses = per_sample_losses(tasks, outputs, targets)
-        losses = torch.where(presence(tasks, targets), losses, torch.nan)
+        losses = torch.where(labelled_by_task(tasks, targets), losses, torch.nan)
         tables.append(
             pd.DataFrame(
                 {

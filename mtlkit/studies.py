@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from unittest import mock
 
 import joblib
 import numpy as np
@@ -24,7 +22,7 @@ from mtlkit.checkpoint import in_words as described
 from mtlkit.datasets import Dataset
 from mtlkit.merging import Merging
 from mtlkit.models import MultiTaskModel
-from mtlkit.progress import progress
+from mtlkit.progress import progress, quiet
 from mtlkit.results import IncompleteRuns, Runs
 from mtlkit.store import Store
 from mtlkit.training import BATCH_SIZE, SAME_NUMBERS, fit
@@ -219,7 +217,7 @@ def study(
                 "variant": variant,
                 "lr": lr,
                 "epochs": cap,
-                "late": float((run.selected() > 0.9 * cap).mean()),
+                "late": float(late(run, cap).mean()),
                 "edge": len(tried) > 1 and lr in (tried.min(), tried.max()),
             }
         names = [name for (name, _), _ in done if choices[name]["late"] > LATE]
@@ -243,6 +241,11 @@ def joined(one: Study, other: Study) -> Study:
 
 LATE = 0.2
 """Largest share of seeds that may select an epoch in the last tenth of the cap."""
+
+
+def late(runs: Runs, cap: int) -> pd.Series:
+    """Per seed, whether the selected epoch lies in the last tenth of the cap."""
+    return runs.selected() > 0.9 * cap
 
 
 def _search(
@@ -438,7 +441,7 @@ def _fit(candidate: Candidate, **options) -> Runs:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with mock.patch.dict(os.environ, MTLKIT_PROGRESS="off"), warnings.catch_warnings():
+        with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore", IncompleteRuns)
             runs = fit(candidate.model, candidate.data, candidate.weighting, **{**options, **candidate.options})
     finally:

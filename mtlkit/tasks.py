@@ -1,19 +1,127 @@
-"""What a task is: its kind, its per-sample loss, its metrics, and how a missing label looks."""
+"""What a task is: the kinds with their losses and metrics, which way is better, and how a missing label looks."""
 
 from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from sklearn import metrics as skm
 from torch import Tensor
 
-KINDS = ("regression", "binary", "multiclass")
+FEW_VALUES = 10
+"""Up to so many whole numbers from 0 or 1 on are taken for classes."""
+
+
+class Metric(NamedTuple):
+    """A metric beside the loss.
+
+    Attributes:
+        measure: from the labels and the outputs (of classes: the most probable one), (N,) each, to a number.
+        lower_is_better: whether a small value is a good one.
+        defined: whether it has a value for these labels, of which there is one at least.
+    """
+
+    measure: Callable[[np.ndarray, np.ndarray], float]
+    lower_is_better: bool
+    defined: Callable[[np.ndarray], bool] = lambda labels: True
+
+
+class Kind(NamedTuple):
+    """What all tasks of a kind have in common.
+
+    Attributes:
+        loss: from outputs, labels and the share of flipped labels to the losses, all (B, G, ...) for G tasks; outputs
+            are (B, C, G, ...) where ``per_class``.
+        metrics: by name; the first is the one that decides.
+        per_class: whether there is an output for each class, rather than one in all.
+    """
+
+    loss: Callable[[Tensor, Tensor, float], Tensor]
+    metrics: Mapping[str, Metric]
+    per_class: bool = False
+
+
+def _squared_errors(output: Tensor, target: Tensor, flip: float) -> Tensor:
+    return (output - target.to(output.dtype)).square()
+
+
+def _binary_losses(output: Tensor, target: Tensor, flip: float) -> Tensor:
+    """−log((1 − flip) p_y + flip (1 − p_y)), p_y the probability of the label."""
+    target = target.to(output.dtype)
+    if flip in (0, 1):
+        return F.binary_cross_entropy_with_logits(output, 1 - target if flip else target, reduction="none")
+    towards = output * (2 * target - 1)
+    kept, flipped = F.logsigmoid(towards) + math.log1p(-flip), F.logsigmoid(-towards) + math.log(flip)
+    return -torch.stack([kept, flipped]).logsumexp(0)
+
+
+def _cross_entropies(output: Tensor, target: Tensor, flip: float) -> Tensor:
+    return F.cross_entropy(output, target.long(), reduction="none")
+
+
+def _both_classes(labels: np.ndarray) -> bool:
+    return labels.min() != labels.max()
+
+
+KINDS = {
+    "regression": Kind(
+        _squared_errors,
+        {
+            "rmse": Metric(skm.root_mean_squared_error, True),
+            "mae": Metric(skm.mean_absolute_error, True),
+            "r2": Metric(skm.r2_score, False, lambda labels: len(labels) > 1),
+        },
+    ),
+    "binary": Kind(
+        _binary_losses,
+        {
+            "roc_auc": Metric(skm.roc_auc_score, False, _both_classes),
+            "average_precision": Metric(skm.average_precision_score, False, _both_classes),
+            "accuracy": Metric(lambda labels, logits: skm.accuracy_score(labels, logits > 0), False),
+        },
+    ),
+    "multiclass": Kind(_cross_entropies, {"accuracy": Metric(skm.accuracy_score, False)}, per_class=True),
+}
+"""The kinds of tasks by name. Metrics are scikit-learn's."""
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a small value of ``"loss"`` or of a metric of :data:`KINDS` is a good one.
+
+    Raises:
+        ValueError: no such metric.
+    """
+    known = {"loss": True} | {name: m.lower_is_better for kind in KINDS.values() for name, m in kind.metrics.items()}
+    if metric not in known:
+        raise ValueError(f"metric is {metric!r}, expected one of {', '.join(known)}")
+    return known[metric]
+
+
+def taken_for(column: pd.Series) -> tuple[str, str]:
+    """The kind of task that a target column is taken for where nothing is said, and why.
+
+    Two values are binary; other text and categories, and the whole numbers from 0 or 1 to at most :data:`FEW_VALUES`
+    of them, without a gap, multiclass; other numbers a regression.
+
+    >>> taken_for(pd.Series(["no", "yes", None])), taken_for(pd.Series([1.0, 2.0, 3.0, 2.0]))
+    (('binary', 'two values'), ('multiclass', 'the whole numbers 1 to 3'))
+    """
+    values = column.dropna().unique()
+    if len(values) == 2:
+        return "binary", "two values"
+    if not pd.api.types.is_numeric_dtype(column):
+        return "multiclass", f"text, {len(values)} values"
+    whole = np.sort(np.asarray(values, float))
+    if 2 < len(whole) <= FEW_VALUES and whole[0] in (0, 1) and (np.diff(whole) == 1).all():
+        return "multiclass", f"the whole numbers {whole[0]:.0f} to {whole[-1]:.0f}"
+    return "regression", f"numbers, {len(values):,} values"
 
 
 @dataclass(frozen=True)
@@ -109,32 +217,20 @@ class Task:
             )
 
     def metrics(self, output: Tensor, target: Tensor) -> dict[str, float]:
-        """Metrics beside the loss, over the samples that have a label (scikit-learn's definitions).
+        """The metrics of the task's kind (:data:`KINDS`), over the samples that have a label.
 
-        Regression: ``rmse``, ``mae``, ``r2``. Binary: ``roc_auc``, ``average_precision``, ``accuracy``.
-        Multiclass: ``accuracy``. A metric that is undefined (one class only, no label) is NaN.
+        A metric that is undefined (one class only, no label, outputs that are not finite) is NaN.
         """
-        observed = labelled(target)
-        if self.kind == "multiclass":
-            truth, guess = target[observed], output.argmax(1)[observed]
-            usable = len(truth) > 0 and bool(torch.isfinite(output).all())
-            return {"accuracy": float(skm.accuracy_score(truth.cpu(), guess.cpu())) if usable else math.nan}
-        score = output.detach().reshape(target.shape)[observed].double().cpu().numpy()
-        truth = target[observed].double().cpu().numpy()
-        usable = len(truth) > 0 and bool(np.isfinite(score).all())
-        if self.kind == "regression":
-            if not usable:
-                return dict.fromkeys(("rmse", "mae", "r2"), math.nan)
-            return {
-                "rmse": float(skm.root_mean_squared_error(truth, score)),
-                "mae": float(skm.mean_absolute_error(truth, score)),
-                "r2": float(skm.r2_score(truth, score)) if len(truth) > 1 else math.nan,
-            }
-        both = usable and truth.min() != truth.max()
+        kind, where = KINDS[self.kind], labelled(target)
+        output = output.detach()
+        answer = (output.argmax(1) if kind.per_class else output.reshape(target.shape))[where].double().cpu().numpy()
+        labels = target[where].double().cpu().numpy()
+        finite = torch.isfinite(output).all() if kind.per_class else np.isfinite(answer).all()
         return {
-            "roc_auc": float(skm.roc_auc_score(truth, score)) if both else math.nan,
-            "average_precision": float(skm.average_precision_score(truth, score)) if both else math.nan,
-            "accuracy": float(skm.accuracy_score(truth, score > 0)) if usable else math.nan,
+            name: float(metric.measure(labels, answer))
+            if len(labels) and finite and metric.defined(labels)
+            else math.nan
+            for name, metric in kind.metrics.items()
         }
 
 
@@ -165,7 +261,7 @@ def pack(tasks: Sequence[Task], targets: Mapping[str, Tensor]) -> Packed:
     return {tuple(names): torch.stack([targets[name] for name in names], 1) for names in alike.values()}
 
 
-def presence(tasks: Sequence[Task], targets: Packed) -> Tensor:
+def labelled_by_task(tasks: Sequence[Task], targets: Packed) -> Tensor:
     """Which samples have a label for which task: (B, T) bool."""
     return _columns(
         tasks,
@@ -174,6 +270,9 @@ def presence(tasks: Sequence[Task], targets: Packed) -> Tensor:
             for names, target in targets.items()
         },
     )
+
+
+presence = labelled_by_task  # the name in modules that are rewritten at present
 
 
 def per_sample_losses(
@@ -194,30 +293,14 @@ def per_sample_losses(
     found = {}
     for names, target in targets.items():
         columns = [_output(by_name[name], outputs, target[:, 0].shape) for name in names]
-        kind, flip = by_name[names[0]].kind, by_name[names[0]].flip if training else 0.0
-        output = torch.stack(columns, 2 if kind == "multiclass" else 1)
-        observed = labelled(target)
-        known = torch.where(observed, target, 0)
-        if kind == "multiclass":
-            element = F.cross_entropy(output, known.long(), reduction="none")
-        elif kind == "binary":
-            element = _binary_losses(output, known.to(output.dtype), flip)
-        else:
-            element = (output - known.to(output.dtype)).square()
-        element = torch.where(observed, element, 0)
+        kind, flip = KINDS[by_name[names[0]].kind], by_name[names[0]].flip if training else 0.0
+        output = torch.stack(columns, 2 if kind.per_class else 1)
+        where = labelled(target)
+        element = torch.where(where, kind.loss(output, torch.where(where, target, 0), flip), 0)
         if element.ndim > 2:
-            element = element.flatten(2).sum(2) / observed.flatten(2).sum(2).clamp(min=1)
+            element = element.flatten(2).sum(2) / where.flatten(2).sum(2).clamp(min=1)
         found[names] = element
     return _columns(tasks, found)
-
-
-def _binary_losses(output: Tensor, target: Tensor, flip: float) -> Tensor:
-    """−log((1 − flip) p_y + flip (1 − p_y)), p_y the probability of the label, (...) logits and labels."""
-    if flip in (0, 1):
-        return F.binary_cross_entropy_with_logits(output, 1 - target if flip else target, reduction="none")
-    towards = output * (2 * target - 1)
-    kept, flipped = F.logsigmoid(towards) + math.log1p(-flip), F.logsigmoid(-towards) + math.log(flip)
-    return -torch.stack([kept, flipped]).logsumexp(0)
 
 
 def separate_losses(

@@ -23,7 +23,8 @@ LOCK = {
 }
 FLOORS = {
     "mtlkit": [
-        "progress", "memory", "recipes", "ranks", "workers", "tasks", "datasets", "models", "checkpoint", "measure",
+        "stats", "progress", "memory", "recipes", "ranks", "workers", "tasks", "datasets", "models", "checkpoint",
+        "measure",
         "weighting", "step", "merging", "replay", "weigher", "keep", "results", "live", "store", "samples", "training",
         "estimator", "studies", "levels", "your_data",
     ],

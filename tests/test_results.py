@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 
 import mtlkit as mtl
-from mtlkit.results import Runs, holm, interval
+from mtlkit.results import Runs
 
 
 def runs(method, losses, *, dataset="d", diverged=()):
@@ -37,12 +37,6 @@ def test_summary_is_the_t_interval():
     found = A.summary("last").loc["a", "main", "loss"]
     low, high = stats.t.interval(0.95, 1, loc=13, scale=stats.sem([20, 6]))
     assert found.to_dict() == pytest.approx({"mean": 13, "low": low, "high": high, "seeds": 2, "missing": 0})
-
-
-def test_interval_leaves_out_and_counts_what_is_not_finite():
-    found = interval(pd.Series([1.0, 3.0, np.nan, np.inf]))
-    assert found[["mean", "seeds", "missing"]].tolist() == [2, 2, 2]
-    assert np.isnan(interval(pd.Series([1.0]))["low"])
 
 
 def test_compare_is_the_paired_t_test():
@@ -123,18 +117,3 @@ def test_frame_and_samples_of_a_real_run_add_up():
     assert noisy["task"].unique().tolist() == ["is_8"]
     over_all = main.loc[main.noisy, "weight"].sum() / main["weight"].sum()
     assert noisy["value"].min() - 1e-9 <= over_all <= noisy["value"].max() + 1e-9
-
-
-def test_holm_against_its_definition():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, np.nan, 0.9]) == pytest.approx([1, 1, 1])
-    assert holm([]) == []
-
-
-def test_holm_on_random_p_values():
-    rng = np.random.default_rng(0)
-    for n in (1, 2, 5):
-        p = rng.random(n) ** 3
-        order = np.argsort(p)
-        for k, i in enumerate(order):
-            assert holm(p)[i] == pytest.approx(max(min(1, (n - j) * p[order[j]]) for j in range(k + 1)))

@@ -1,12 +1,23 @@
 import math
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtlkit.tasks import Task, check_tasks, pack, per_sample_losses, presence, separate_losses
+from mtlkit.tasks import (
+    Task,
+    check_tasks,
+    labelled_by_task,
+    lower_is_better,
+    pack,
+    per_sample_losses,
+    separate_losses,
+    taken_for,
+)
 
 A, B, C, D = Task("a", "regression"), Task("b", "binary"), Task("c", "multiclass", 3), Task("d", "binary")
 
@@ -43,10 +54,10 @@ def a_batch(n, seed, missing=0.3):
 
 @settings(derandomize=True, max_examples=25, deadline=None)
 @given(n=st.integers(1, 9), seed=st.integers(0, 999), order=st.permutations([A, B, C, D]))
-def test_losses_and_presence_equal_the_written_out_formula(n, seed, order):
+def test_losses_and_labels_equal_the_written_out_formula(n, seed, order):
     outputs, targets = a_batch(n, seed)
     packed = pack(order, targets)
-    losses, present = per_sample_losses(order, outputs, packed), presence(order, packed)
+    losses, present = per_sample_losses(order, outputs, packed), labelled_by_task(order, packed)
     for t, task in enumerate(order):
         for b in range(n):
             expected = by_hand(task, outputs[task.name][b].squeeze().tolist(), targets[task.name][b].item())
@@ -66,7 +77,7 @@ def test_pixels_are_averaged_over_the_observed_ones():
     targets = {"depth": torch.tensor([[1.0, math.nan], [math.nan, math.nan]]), "parts": torch.tensor([[0, -1], [1, 1]])}
     outputs = {"depth": torch.zeros(2, 1, 2), "parts": torch.zeros(2, 2, 2)}
     packed = pack([depth, parts], targets)
-    assert presence([depth, parts], packed).tolist() == [[True, True], [False, True]]
+    assert labelled_by_task([depth, parts], packed).tolist() == [[True, True], [False, True]]
     expected = torch.tensor([[1.0, math.log(2)], [0.0, math.log(2)]])
     torch.testing.assert_close(per_sample_losses([depth, parts], outputs, packed), expected)
 
@@ -240,3 +251,36 @@ def test_labels_flipped_half_of_the_time_carry_no_information():
     torch.testing.assert_close(losses.detach(), torch.full((12,), math.log(2), dtype=torch.float64))
     slope = torch.autograd.grad(losses.sum(), output)[0]
     assert slope.abs().max() < 1e-15
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "why"),
+    [
+        (["no", "yes", None], "binary", "two values"),
+        ([3.5, 7.0, 3.5], "binary", "two values"),
+        ([True, False], "binary", "two values"),
+        ([0, 1, 2], "multiclass", "the whole numbers 0 to 2"),
+        ([1.0, 3.0, 2.0, np.nan], "multiclass", "the whole numbers 1 to 3"),
+        (range(10), "multiclass", "the whole numbers 0 to 9"),
+        (range(11), "regression", "numbers, 11 values"),
+        ([0, 1, 3], "regression", "numbers, 3 values"),
+        ([2, 3, 4], "regression", "numbers, 3 values"),
+        ([0.5, 1.0, 1.5], "regression", "numbers, 3 values"),
+        ([1, 1], "regression", "numbers, 1 values"),
+        (["a", "b", "c"], "multiclass", "text, 3 values"),
+    ],
+)
+def test_what_a_column_is_taken_for(values, kind, why):
+    assert taken_for(pd.Series(values)) == (kind, why)
+
+
+def test_which_way_is_better_is_known_of_every_metric_that_is_measured():
+    better = {"loss": True, "rmse": True, "mae": True, "r2": False, "roc_auc": False, "average_precision": False}
+    better["accuracy"] = False
+    for metric, lower in better.items():
+        assert lower_is_better(metric) == lower
+    tasks = [Task("t", "regression"), Task("t", "binary"), Task("t", "multiclass", n_classes=2)]
+    measured = [task.metrics(torch.zeros(2, task.n_outputs), torch.tensor([0, 1])) for task in tasks]
+    assert {"loss"}.union(*measured) == better.keys()
+    with pytest.raises(ValueError, match="metric is 'f1', expected one of loss, rmse"):
+        lower_is_better("f1")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import functools
-import io
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -109,36 +106,5 @@ def _batch(name: str, path: Path) -> tuple[Tensor, Tensor]:
     if path == files.BLANK:
         pixels = (torch.arange(3072) % 256).to(torch.uint8).view(3, 32, 32)
         return pixels.expand(N_TEST, -1, -1, -1), torch.arange(N_TEST) % len(CLASSES)
-    batch = PlainUnpickler(io.BytesIO(files.read(name, path)), encoding="bytes").load()
+    batch = pickle.loads(files.read(name, path), encoding="bytes")  # the bytes are known by their hash
     return torch.from_numpy(batch[b"data"].copy()).view(-1, 3, 32, 32), torch.tensor(batch[b"labels"])
-
-
-class PlainUnpickler(pickle.Unpickler):
-    """Reads plain containers, numbers, strings and numeric numpy arrays, and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The constructors that an array needs.
-
-        Raises:
-            UnpicklingError: any other global.
-        """
-        admitted = {
-            ("numpy.core.multiarray", "_reconstruct"): _empty_array,
-            ("numpy._core.multiarray", "_reconstruct"): _empty_array,
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): _numeric_dtype,
-        }
-        if (module, name) not in admitted:
-            raise pickle.UnpicklingError(f"the file asks for {module}.{name}, expected numeric arrays only")
-        return admitted[module, name]
-
-
-def _empty_array(kind: type, shape: tuple[int, ...], code: bytes) -> np.ndarray:
-    return np.ndarray(shape, np.uint8)
-
-
-def _numeric_dtype(code: bytes | str, align: int, copy: int) -> np.dtype:
-    kind = np.dtype(code if isinstance(code, str) else code.decode())
-    if kind.kind not in "biuf":
-        raise pickle.UnpicklingError(f"the file asks for an array of {kind}, expected numbers")
-    return kind

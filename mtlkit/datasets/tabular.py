@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mtlkit.datasets.base import Dataset, Split, check_listed, check_seed, check_share, check_sizes
-from mtlkit.tasks import KINDS, Task, labelled
+from mtlkit.tasks import KINDS, Task, labelled, taken_for
 
 
 def from_frame(
@@ -36,11 +36,9 @@ def from_frame(
 ) -> Dataset:
     """A data set from your own table: some columns are targets, the others inputs.
 
-    Targets: a column with exactly two values is binary, other numbers are a regression, other text
-    or categories are multiclass; ``kinds`` overrules. Classes are numbered in their order (that of
-    the categories, else sorted). A regression target is standardised by its mean and standard
-    deviation in the training split, which ``Dataset.scale`` keeps. A missing value is a missing
-    label.
+    Targets: a column is of the kind that :func:`mtlkit.tasks.taken_for` says; ``kinds`` overrules. Classes are
+    numbered in their order (that of the categories, else sorted). A regression target is standardised by its mean and
+    standard deviation in the training split, which ``Dataset.scale`` keeps. A missing value is a missing label.
 
     Inputs: numbers and booleans are standardised by the training split; a missing one becomes the
     training mean, and every column with missing values anywhere gets a further column that is 1
@@ -429,15 +427,13 @@ def _categories(name: str, column: pd.Series) -> list:
 
 def _codes(column: pd.Series, values: Sequence) -> Tensor:
     """The position of each entry in ``values``, -1 for a missing one."""
-    position = {value: i for i, value in enumerate(values)}
-    return torch.tensor([position.get(value, -1) for value in column.astype(object)])
+    return torch.from_numpy(pd.Index(values, dtype=object).get_indexer(column.astype(object)).astype(np.int64))
 
 
 def _target(name: str, column: pd.Series, kind: str | None) -> tuple[Task, Tensor, tuple[str, ...]]:
     """The task, its labels (NaN or -1 where missing) and the names of its classes."""
     values = _categories(name, column)
-    if kind is None:
-        kind = "binary" if len(values) == 2 else "regression" if _is_number(column) else "multiclass"
+    kind = kind or taken_for(column)[0]
     if kind not in KINDS:
         raise ValueError(f"target {name!r}: kind is {kind!r}, expected one of {', '.join(KINDS)}")
     if kind == "regression":

@@ -95,7 +95,7 @@ class ForkMerge(Merging):
         """Fork, train each branch and keep its best checkpoint, merge greedily, rank."""
         members = _members(state, self.top_k, next(iter(epoch.parameters.values())))
         weights = members if self.paper_scale else members / members.sum(-1, keepdim=True)
-        branches, scores = self._trained(epoch, weights, type(state).__name__)
+        branches, scores = self._trained(epoch, weights, "ranked" if isinstance(state, Ranked) else "all")
         alpha = greedy(epoch, branches, scores)
         adds = state.order[..., : len(weights)]
         given = (alpha.unsqueeze(-1) * weights.movedim(0, -2)).sum(-2)
@@ -114,12 +114,12 @@ class ForkMerge(Merging):
             state = Ranked(torch.cat([adds[..., :1], 1 + scores[1:].argsort(dim=0, stable=True).movedim(0, -1)], -1))
         return Merged(combine(alpha, branches), state, given, report)
 
-    def _trained(self, epoch: Epoch, weights: Tensor, kind: str) -> tuple[Params, Tensor]:
+    def _trained(self, epoch: Epoch, weights: Tensor, keep: str) -> tuple[Params, Tensor]:
         """Each branch's best checkpoint, (K, ..., *), and its M, (K, ...), infinite where it diverged."""
         current = best = fork(epoch.parameters, len(weights))
         lowest = None
         for _ in range(self.interval):
-            current = epoch.train(current, weights, 1.0, kind)
+            current = epoch.train(current, weights, 1.0, keep)
             found = of_each(epoch.score, current)
             found = torch.where(found.isnan(), torch.inf, found)
             better = torch.ones_like(found, dtype=torch.bool) if lowest is None else found < lowest

@@ -1,5 +1,6 @@
 """From a table of yours to an answer: do the auxiliary tasks help the main one, which of them, and what to use?"""
 
+from mtlkit.tasks import lower_is_better
 from mtlkit.your_data._answers import (
     METHODS,
     METRICS,
@@ -14,7 +15,6 @@ from mtlkit.your_data._answers import (
     contenders,
     contrast,
     in_units,
-    lower_is_better,
     model,
     named,
     suspects,

@@ -13,17 +13,18 @@ from scipy import stats
 from mtlkit import studies
 from mtlkit.datasets import Dataset
 from mtlkit.models import MultiTaskModel, mlp
-from mtlkit.results import Runs, holm, interval
+from mtlkit.results import Runs
 from mtlkit.samples import audit, sample_losses
+from mtlkit.stats import estimate, holm
 from mtlkit.studies import Candidate, Study
-from mtlkit.tasks import labelled
+from mtlkit.tasks import KINDS, labelled, lower_is_better
 from mtlkit.weighting import GradientCosine, HydaLearn, SLGrad, Uniform, Weighting
 from mtlkit.your_data._table import HELD_OUT, Prepared
 
 SINGLE = "single task"
 MANY_ROWS = 5000
 WEIGHT, SLGRAD_LOSS = "weight under SLGrad", "loss under SLGrad"
-METRICS = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "rmse"}
+METRICS = {name: next(iter(kind.metrics)) for name, kind in KINDS.items()}
 """The metric that decides, by the kind of the main task."""
 
 METHODS = {
@@ -129,11 +130,6 @@ def contrast(outcome: Study, pairs: Mapping[str, tuple[str, str]], data: Dataset
     return table
 
 
-def lower_is_better(metric: str) -> bool:
-    """Whether a small value of the metric is a good one."""
-    return metric in ("loss", "rmse", "mae")
-
-
 def against_single(outcome: Study, data: Dataset, metric: str, methods: Sequence[str] = tuple(METHODS)) -> pd.DataFrame:
     """Do the auxiliaries help? Every method against single-task training, see :func:`contrast`."""
     return contrast(outcome, {name: (SINGLE, name) for name in methods}, data, metric)
@@ -198,7 +194,7 @@ def answer_samples(table: pd.DataFrame, check: pd.DataFrame | None = None) -> st
     if check is None:
         return text
     share = check["label_noise"].iloc[0]
-    auc = {ranking: interval(rows) for ranking, rows in check.groupby("ranking")["roc_auc"]}
+    auc = {ranking: estimate(rows) for ranking, rows in check.groupby("ranking")["roc_auc"]}
     found, weight = auc.pop(SLGRAD_LOSS), auc.pop(WEIGHT)
     rival = max(auc, key=lambda ranking: auc[ranking]["mean"])
     return (

@@ -16,8 +16,8 @@ from torch import Tensor
 from mtlkit.datasets import Dataset, Split
 from mtlkit.datasets.base import choose
 from mtlkit.datasets.noise import flip_labels, other_class
-from mtlkit.results import interval
 from mtlkit.samples import audit, detection, sample_losses
+from mtlkit.stats import estimate
 from mtlkit.studies import Candidate, fits
 from mtlkit.tasks import Task, labelled
 from mtlkit.weighting import SLGrad, Uniform
@@ -160,6 +160,6 @@ def _scored(data: Dataset, seed: int, scores: Mapping[str, Score]) -> pd.DataFra
 
 def readable_check(table: pd.DataFrame) -> pd.DataFrame:
     """ROC AUC of :func:`audit_check`, mean and 95 % interval over seeds: a row per ranking, a column per level."""
-    found = table.groupby(["ranking", "label_noise"], sort=False)["roc_auc"].apply(interval).unstack()
+    found = table.groupby(["ranking", "label_noise"], sort=False)["roc_auc"].apply(estimate).unstack()
     text = found.apply(lambda row: f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]", axis=1)
     return text.unstack().rename(columns="{:.0%} wrong".format)

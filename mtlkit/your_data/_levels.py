@@ -16,9 +16,9 @@ from torch import Tensor
 
 from mtlkit import studies
 from mtlkit.datasets import Dataset
-from mtlkit.tasks import labelled
+from mtlkit.tasks import labelled, lower_is_better
 from mtlkit.workers import in_order
-from mtlkit.your_data._answers import METHODS, METRICS, SINGLE, lower_is_better, named
+from mtlkit.your_data._answers import METHODS, METRICS, SINGLE, named
 
 LINEAR, CONSTANT = "linear model", "the same answer for every row"
 

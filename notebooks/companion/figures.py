@@ -13,7 +13,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mtlkit.results import Runs, interval
+from mtlkit.results import Runs
+from mtlkit.stats import estimate
 
 STYLE = {
     "axes.grid": True,
@@ -173,7 +174,7 @@ def reached(
     figure, axes = _figure(len(panels), width=4.6, height=3.6, sharey=True)
     for axis, (title, runs) in zip(axes[0], panels.items(), strict=True):
         for run in runs:
-            band = _so_far(run).apply(interval).T
+            band = _so_far(run).apply(estimate).T
             colour, line, _ = look(run.method)
             axis.plot(band.index * steps_per_epoch, band["mean"], line, color=colour, label=run.method)
             low, high = band["low"].astype(float), band["high"].astype(float)
@@ -223,7 +224,7 @@ def hero(
     left, right = axes[0]
     for run in runs:
         rows = run.frame[(run.frame["task"] == run.main) & (run.frame["metric"] == "noisy_weight")]
-        band = rows.groupby("epoch")["value"].apply(interval).unstack()
+        band = estimate(rows.groupby("epoch")["value"])
         colour, line, _ = look(run.method)
         left.plot(band.index * steps_per_epoch, 100 * band["mean"], line, color=colour, label=run.method, linewidth=2)
         low, high = 100 * band["low"], 100 * band["high"]
@@ -258,7 +259,7 @@ def trajectories(runs: Sequence[Runs], metrics: Mapping[str, str]) -> Figure:
         for axis, run in zip(row, runs, strict=True):
             rows = run.frame[run.frame["metric"] == metric]
             for number, (task, group) in enumerate(rows.groupby("task", sort=False)):
-                band = group.groupby("epoch")["value"].apply(interval).unstack()
+                band = estimate(group.groupby("epoch")["value"])
                 colour, line = ((RED, "-"), (BLUE, "--"), (GREEN, "-."), (PURPLE, ":"))[number % 4]
                 name = f"{task} (main)" if task == run.main else task
                 axis.plot(band.index, band["mean"], line, color=colour, label=name)
@@ -401,7 +402,7 @@ def around_drift(panels: Mapping[str, Mapping[str, pd.DataFrame]], *, after: int
     figure, axes = _figure(columns, -(-len(panels) // columns), width=2.7, height=2.5, sharex=True, sharey=True)
     for axis, (title, lines) in zip(axes.flat, panels.items(), strict=True):
         for (name, shares), (colour, line) in zip(lines.items(), ((RED, "-"), (BLUE, "--")), strict=False):
-            band = shares.apply(interval).T
+            band = shares.apply(estimate).T
             axis.plot(band.index, band["mean"], line, color=colour, label=name)
             axis.fill_between(band.index, band["low"], band["high"], color=colour, alpha=0.15, linewidth=0)
         axis.axvline(after + 0.5, color=BLACK, linewidth=0.8, linestyle=":", label="drift sets in")

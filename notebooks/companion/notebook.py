@@ -21,6 +21,8 @@ import papermill
 import yaml
 from nbformat import NotebookNode
 
+from mtlkit.progress import LOG_LINES
+
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 RUNTIME = {
     "OMP_NUM_THREADS": "1",
@@ -28,10 +30,9 @@ RUNTIME = {
     "OPENBLAS_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": "33554432",
     "MALLOC_TRIM_THRESHOLD_": "2147483647",
-    "MTLKIT_PROGRESS": "log",
 }
 """Environment of every run: one thread, so that sums have one order; glibc keeps freed memory, since getting
-pages from the system anew took up to two fifths of a step; progress as log lines."""
+pages from the system anew took up to two fifths of a step."""
 
 TOLERANCE = 2e-5
 """Relative difference up to which a number counts as the same on another processor: tables hold six
@@ -137,6 +138,7 @@ def run(source: Path, target: Path, values: dict[str, object], show: bool = Fals
                 log_output=True,
                 autosave_cell_every=0,
                 request_save_on_cell_execute=False,
+                extra_arguments=[LOG_LINES],
                 stderr_file=sys.stderr if show else None,
             )
     except papermill.PapermillExecutionError as error:

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from mtlkit.results import IncompleteRuns, Runs, compare
-from mtlkit.studies import Study, per_seed
+from mtlkit.studies import Study, late, per_seed
+from mtlkit.tasks import lower_is_better
 
 
 def summary(outcome: Study, metrics: Sequence[str] = ("loss",), reference: str = "Uniform") -> pd.DataFrame:
@@ -59,8 +60,8 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         row[against] = f"{first['difference']:+.3f} {between}" if np.isfinite(first["difference"]) else ""
         row["diverged"] = f"{first['diverged']:.0f} of {first['diverged'] + first['seeds']:.0f}"
         shown[method] = row
-    lower_is_better = table["metric"].iloc[0] in ("loss", "rmse", "mae")
-    best_first = table.drop_duplicates("method").sort_values("mean", ascending=lower_is_better, kind="stable")
+    ascending = lower_is_better(table["metric"].iloc[0])
+    best_first = table.drop_duplicates("method").sort_values("mean", ascending=ascending, kind="stable")
     order = best_first["method"]
     return pd.DataFrame.from_dict(shown, orient="index").loc[order].rename_axis("method")
 
@@ -119,7 +120,7 @@ def protocol_table(
     Args:
         floors: condition to its :func:`mtlkit.levels.levels`.
         overlap: condition to how much the seeds have in common: n_test / n_train where they split the same rows
-            again, 0 where each has rows of its own (:func:`companion.claims.corrected`).
+            again, 0 where each has rows of its own (:func:`mtlkit.stats.contrast`).
 
     Returns:
         besides the contenders' test metrics those of the floors; for every contender ``late`` (1 where a seed's
@@ -135,7 +136,7 @@ def protocol_table(
             choice, frame = outcome.choices.loc[name], runs.frame
             start = frame[(frame["epoch"] == 0) & (frame["split"] == "test") & (frame["task"] == runs.main)]
             found = {
-                "late": (runs.selected() > 0.9 * choice["epochs"]).astype(float),
+                "late": late(runs, choice["epochs"]).astype(float),
                 "edge": pd.Series(float(choice["edge"]), runs.seeds),
                 "loss_at_start": start[start["metric"] == "loss"].set_index("seed")["value"],
             }

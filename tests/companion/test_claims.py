@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 import nbformat
@@ -5,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from companion import claims, figures
-from companion.claims import Comparison, Numbers
-from companion.claims.__main__ import MARKS, with_hero, with_table
-from companion.claims._table import COLUMNS
+from companion.claims import Change, Numbers, Versus
+from companion.claims.__main__ import with_hero, with_table
 from scipy import stats
+
+from mtlkit.stats import LEVEL
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,20 +44,13 @@ def floored(table, overlap=0.0, constant=CONSTANT, **linear):
 
 def claim(others, wants="better", metric="loss", rule=claims.every):
     return claims.Claim(
-        "X1", "source", "sentence", "where", "what", "study", "figure",
-        lambda numbers: claims.versus(numbers, "c", "a", others, metric, wants),
-        rule,
-    )  # fmt: skip
+        "X1", "source", "sentence", "where", "what", "study", "figure", [Versus("c", "a", others, metric, wants)], rule
+    )
 
 
 def verdict(values, others, seeds=SEEDS, overlap=0.0, **options):
     table = floored(per_seed(values, options.get("metric", "loss"), seeds=seeds), overlap)
     return claims.test(claim(others, **options), table)
-
-
-LEARNED = claims.Setting(
-    pd.Series(3.0, SEEDS), 0.5, np.nan, True, 0.0, False, 0.0, own=pd.Series(0.5, SEEDS) + NOISE[9]
-)
 
 
 def test_every_comparison_decides():
@@ -77,7 +72,7 @@ def test_ties_win_nothing_but_do_no_harm():
     assert verdict({"a": same, "b": same}, ["b"])[0] == "not reproduced"
     assert verdict({"a": same, "b": same}, ["b"], wants="no worse")[0] == "reproduced"
     found = verdict({"a": same, "b": same}, ["b"])[2].iloc[0]
-    assert (found["p"], found["outcome"]) == (1, "level")
+    assert (found["p_holm"], found["outcome"]) == (1, "level")
     assert verdict({"a": same, "b": same + 1}, ["b"])[0] == "reproduced"
 
 
@@ -120,19 +115,23 @@ def test_a_diverged_seed_loses():
     assert found["missing"] == 0
 
 
-def test_an_undefined_share_is_left_out_and_caps_the_verdict():
-    def test_of(values):
-        share = pd.Series(values, index=SEEDS)
-        one = Comparison("c", "a", "half", "share", share, 0.5, True, 0.0, LEARNED, infinite=False)
-        tested = claims.Claim("X", "", "", "", "", "study", "", lambda numbers: [one])
-        return claims.test(tested, per_seed({"a": 1.0}))
+def share_test(ours, theirs):
+    """Test a claim that one share of weight is lower than another, or than a number."""
+    shares = {"share": ours} | ({"other": theirs} if np.ndim(theirs) else {})
+    table = pd.concat([per_seed({"a": 0.5, "b": 1.0}), *(per_seed({"a": v}, name) for name, v in shares.items())])
+    sides = {"ours": ("a", "share"), "theirs": ("a", "other") if np.ndim(theirs) else theirs}
+    change = Change("c", "a", "half", "words", lower=True, margin=0.0, learned=["a"], **sides)
+    return claims.test(claims.Claim("X", "", "", "", "", "study", "", [change]), floored(table))
 
+
+def test_an_undefined_share_is_left_out_and_caps_the_verdict():
     values = 0.2 + NOISE[0]
-    assert test_of(values)[0] == "reproduced"
+    assert share_test(values, 0.5)[0] == "reproduced"
     values[3] = np.nan
-    result, note, found = test_of(values)
+    result, note, found = share_test(values, 0.5)
     assert (result, note) == ("partly", "1 of 10 seeds have no value")
     assert found["holds"].all()
+    assert found[["method", "against", "metric"]].to_numpy().tolist() == [["a", "half", "words"]]
 
 
 @pytest.mark.parametrize(("seeds", "tested"), [(9, 0), (10, 1)])
@@ -159,7 +158,7 @@ def test_other_seeds_on_one_side_are_refused():
 
 def test_the_test_is_the_paired_t_test_corrected_after_holm():
     table = floored(per_seed({"a": 0.5, "b": 0.51, "d": 0.505}))
-    found = claims.outcomes(claims.versus(Numbers(table), "c", "a", ["b", "d"], "loss")).set_index("against")
+    found = claims.outcomes(claims.compared(Numbers(table), [Versus("c", "a", ["b", "d"])])).set_index("against")
     wide = table[table["metric"] == "loss"].pivot(index="seed", columns="method", values="value")
     for other in ("b", "d"):
         expected = stats.ttest_rel(wide["a"], wide[other])
@@ -189,8 +188,7 @@ def test_first_needs_its_first_comparison():
 def test_means_are_of_the_pairs_that_are_compared():
     left, right = np.arange(10.0), np.arange(10.0) + 1
     left[0] = right[9] = np.nan
-    share = [pd.Series(values, index=SEEDS) for values in (left, right)]
-    row = claims.outcomes([Comparison("c", "a", "b", "share", *share, True, 0.1, LEARNED, infinite=False)]).iloc[0]
+    row = share_test(left, right)[2].iloc[0]
     assert row[["ours", "theirs", "difference"]].tolist() == [4.5, 5.5, -1]
 
 
@@ -332,7 +330,7 @@ def test_the_claims_on_hydalearn():
 def test_the_claims_of_the_comparison():
     def table(single, uniform, dwa, uncertainty):
         parts = []
-        for size, at in zip((100, 1000), range(2), strict=True):
+        for size, at in zip((100, 15000), range(2), strict=True):
             losses = {"single task": single, "Uniform": uniform, "DWA": dwa, "Uncertainty": uncertainty}
             values = {(m, "loss"): v[at] + NOISE[n] for n, (m, v) in enumerate(losses.items())}
             parts.append(study([f"target: left, {size} rows"], values))
@@ -466,12 +464,12 @@ def test_every_text_says_the_verdict_of_the_table():
 
 def test_margins_and_thresholds_are_the_documented_ones():
     assert claims.SHARES == {"auxiliary_share": 0.05, "noisy_weight": 0.05}
-    assert (claims.MINIMUM, claims.LEVEL, claims.LATE) == (10, 0.05, 0.2)
+    assert (claims.MINIMUM, LEVEL, claims.LATE) == (10, 0.05, 0.2)
 
 
 def test_a_text_takes_the_table_between_its_marks():
     table, _ = claims.table(claims.CLAIMS[:1], {})
-    text = f"before\n{MARKS[0]}\nold\n{MARKS[1]}\nafter"
+    text = "before\n<!-- claims -->\nold\n<!-- end of claims -->\nafter"
     found = with_table(text, table)
     assert found.startswith("before")
     assert found.endswith("after")
@@ -509,7 +507,7 @@ def test_the_notebook_shows_the_verdicts_of_the_pipeline():
 
 def test_the_pipelines_table_is_complete():
     table = committed()
-    assert list(table.columns) == COLUMNS
+    assert list(table.columns) == list(claims.table(claims.CLAIMS[:1], {})[0].columns)
     assert (table != "").all(axis=None)
     assert list(zip(table["claim"], table["setting"], strict=True)) == [(c.id, c.setting) for c in claims.CLAIMS]
 
@@ -530,3 +528,11 @@ def test_no_committed_verdict_rests_on_what_decides_nothing():
 
 def test_the_claims_cover_all_papers():
     assert {c.id for c in claims.CLAIMS} == {*["S1", "S2", "S3", "S4", "H1", "H2", "H3", "V1", "V2", "G1", "G2", "G3"]}
+
+
+@pytest.mark.parametrize("claim", claims.CLAIMS, ids=lambda claim: f"{claim.id} {claim.study} {claim.setting}")
+def test_a_claim_is_plain_data(claim):
+    again = pickle.loads(pickle.dumps(claim))
+    assert again == claim
+    assert claim.pairs
+    assert all(isinstance(pair, Change | Versus) for pair in claim.pairs)

@@ -40,6 +40,15 @@ def test_run_uses_the_parameters_and_gives_the_same_bytes_twice(study, tmp_path)
     assert outputs(tmp_path / "a.ipynb") == ["21\n", {"text/plain": "35"}]
 
 
+def test_a_run_shows_its_progress_as_log_lines(study, tmp_path, capsys):
+    cells = nbformat.read(study, 4).cells[:1]
+    cells.append(new_code_cell("from mtlkit.progress import progress\nlist(progress(range(2), 'work'))"))
+    notebook.write(notebook.canonical(new_notebook(cells=cells)), study)
+    notebook.run(study, tmp_path / "a.ipynb", {}, show=True)
+    assert "done: work" in capsys.readouterr().err.splitlines()
+    assert outputs(tmp_path / "a.ipynb") == [{"text/plain": "[0, 1]"}]
+
+
 def test_run_leaves_the_environment_as_it_was(study, tmp_path):
     before = dict(os.environ)
     notebook.run(study, tmp_path / "a.ipynb", {"n": 7})

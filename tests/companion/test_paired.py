@@ -44,8 +44,14 @@ def test_gains_are_paired_differences(table):
         assert row[["gain", "p", "low", "high", "seeds"]].tolist() == pytest.approx(
             [difference.mean(), expected.pvalue, low, high, SEEDS]
         )
-    turned = paired.gains(table, "loss", "alone", lower_is_better=False)
+    turned = paired.gains_of(table, "loss", "alone")
     assert turned["gain"].tolist() == pytest.approx((-paired.gains(table, "loss", "alone")["gain"]).tolist())
+
+
+def test_more_is_better_for_accuracy(table):
+    as_accuracy = table[table["metric"] == "loss"].assign(metric="accuracy")
+    found = paired.gains(as_accuracy, "accuracy", "alone")
+    assert found["gain"].tolist() == pytest.approx((-paired.gains(table, "loss", "alone")["gain"]).tolist())
 
 
 def test_a_seed_without_a_finite_value_is_left_out_of_its_pairs(table):
@@ -56,22 +62,8 @@ def test_a_seed_without_a_finite_value_is_left_out_of_its_pairs(table):
     assert found.loc["small", "B"] == SEEDS
 
 
-def test_gain_changes_pair_the_seeds_of_two_conditions(table):
-    found = paired.gain_changes(table, "loss", "alone", "small", "large").set_index("method")
-    before = values(table, "small", "alone") - values(table, "small", "A")
-    after = values(table, "large", "alone") - values(table, "large", "A")
-    expected = stats.ttest_rel(after, before)
-    row = found.loc["A"]
-    assert row[["gain_before", "gain_after", "change", "p"]].tolist() == pytest.approx(
-        [before.mean(), after.mean(), (after - before).mean(), expected.pvalue]
-    )
-    assert found.loc["A", "high"] < 0 < found.loc["B", "low"]
-
-
 def test_what_is_not_there_is_named(table):
     with pytest.raises(ValueError, match="no metric 'rmse', found loss, accuracy"):
         paired.gains(table, "rmse", "alone")
     with pytest.raises(ValueError, match="small: no method 'C', found alone, A, B"):
         paired.gains(table, "loss", "C")
-    with pytest.raises(ValueError, match="no condition 'huge', found small, large"):
-        paired.gain_changes(table, "loss", "alone", "small", "huge")

@@ -1,4 +1,3 @@
-import io
 import pickle
 
 import numpy as np
@@ -121,54 +120,16 @@ def test_flipped_byte_is_caught_before_unpickling(small, place, monkeypatch, nam
     content[500] ^= 1
     path.write_bytes(content)
     clear()
-    opened = []
+    opened, loads = [], pickle.loads
 
-    class Spy(cifar.PlainUnpickler):
-        def __init__(self, stream, **options):
-            opened.append(files.hashlib.sha256(stream.getvalue()).hexdigest())
-            super().__init__(stream, **options)
+    def spy(content, **options):
+        opened.append(files.hashlib.sha256(content).hexdigest())
+        return loads(content, **options)
 
-    monkeypatch.setattr(cifar, "PlainUnpickler", Spy)
+    monkeypatch.setattr(cifar.pickle, "loads", spy)
     with pytest.raises(ValueError, match=f"{name} has SHA-256"):
         load("cifar10", **SIZES)
     assert opened == ([] if name == cifar.TRAIN else [files.FILES[cifar.TRAIN].sha256])
-
-
-class Hostile:
-    def __init__(self, call, *arguments):
-        self.call, self.arguments = call, arguments
-
-    def __reduce__(self):
-        return self.call, self.arguments
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        Hostile(exec, "raise SystemExit('ran')"),
-        Hostile(eval, "print"),
-        {"data": Hostile(open, "/etc/hostname")},
-        np.array([Hostile(print, "ran")], dtype=object),
-        np.array(["a text"]),
-        np.zeros(2, dtype=[("a", "u1")]),
-        np.float64,
-        io.BytesIO,
-    ],
-)
-@pytest.mark.parametrize("protocol", [3, 4])
-def test_only_plain_content_is_admitted(content, protocol):
-    with pytest.raises(pickle.UnpicklingError, match="the file asks for"):
-        cifar.PlainUnpickler(io.BytesIO(pickle.dumps(content, protocol))).load()
-
-
-@pytest.mark.parametrize("protocol", [3, 4])
-def test_plain_content_is_read(protocol):
-    content = {"a": [1, 2.5, "text", b"bytes", None, (True,)], "b": np.arange(6.0).reshape(2, 3), "c": np.uint8([7, 9])}
-    found = cifar.PlainUnpickler(io.BytesIO(pickle.dumps(content, protocol))).load()
-    assert found["a"] == content["a"]
-    for name in ("b", "c"):
-        np.testing.assert_array_equal(found[name], content[name])
-        assert found[name].dtype == content[name].dtype
 
 
 def test_real_files(real_data):

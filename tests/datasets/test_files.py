@@ -168,9 +168,9 @@ def archive(**members):
 def boxed(remote, monkeypatch):
     packed = archive(one=b"first", two=b"second", damaged=b"thirb")
     remote.content["/box.tar.gz"] = packed
-    md5 = hashlib.md5(packed).hexdigest()
+    whole = f"md5:{hashlib.md5(packed).hexdigest()}"
     for name, content in (("one", b"first"), ("two", b"second"), ("damaged", b"third")):
-        known = files.File(f"{remote.url}/box.tar.gz", hashlib.sha256(content).hexdigest(), archive_md5=md5)
+        known = files.File(f"{remote.url}/box.tar.gz", hashlib.sha256(content).hexdigest(), whole, f"box/{name}")
         monkeypatch.setitem(files.FILES, f"box/{name}", known)
     return remote
 
@@ -189,7 +189,10 @@ def test_members_of_a_zip_archive_by_a_name_of_its_own(remote, cache, monkeypatc
     with zipfile.ZipFile(buffer, "w") as packed:
         packed.writestr("inner/one", b"first")
     remote.content["/box.zip"] = buffer.getvalue()
-    known = {"address": f"{remote.url}/box.zip", "archive_sha256": hashlib.sha256(buffer.getvalue()).hexdigest()}
+    known = {
+        "address": f"{remote.url}/box.zip",
+        "archive_hash": f"sha256:{hashlib.sha256(buffer.getvalue()).hexdigest()}",
+    }
     content = hashlib.sha256(b"first").hexdigest()
     monkeypatch.setitem(files.FILES, "box/one", files.File(sha256=content, member="inner/one", **known))
     monkeypatch.setitem(files.FILES, "box/two", files.File(sha256=content, member="inner/two", **known))

@@ -296,7 +296,7 @@ def test_a_missing_file_names_address_and_folder(small, tmp_path, monkeypatch, c
     monkeypatch.undo()
     monkeypatch.setattr(files.pooch, "os_cache", lambda project: cache)
     monkeypatch.setattr(files, "RETRIES", 0)
-    monkeypatch.setattr(files, "_with_progress", refuse)
+    monkeypatch.setattr(files.pooch.HTTPDownloader, "__call__", refuse)
     monkeypatch.setenv("MTLKIT_DATA", str(tmp_path / "data"))
     for file in FILES["rte"]:
         (tmp_path / "data" / file).unlink()
@@ -307,7 +307,7 @@ def test_a_missing_file_names_address_and_folder(small, tmp_path, monkeypatch, c
         assert part in message
 
 
-def refuse(*_):
+def refuse(*_, **options):
     raise OSError("no network in a test")
 
 

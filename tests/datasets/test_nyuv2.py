@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from mtlkit.datasets import load
-from mtlkit.tasks import pack, per_sample_losses, presence
+from mtlkit.tasks import labelled_by_task, pack, per_sample_losses
 
 HEIGHT, WIDTH = 4, 5
 
@@ -56,7 +56,7 @@ def test_losses_are_per_image_means_over_known_pixels(root):
     targets = pack(data.tasks, data.test.y)
     losses = per_sample_losses(data.tasks, outputs, targets)
     assert losses.shape == (3, 3)
-    assert presence(data.tasks, targets).all()
+    assert labelled_by_task(data.tasks, targets).all()
     for n in range(3):
         scores = outputs["segmentation"][n].log_softmax(0)
         label = data.test.y["segmentation"][n].long()

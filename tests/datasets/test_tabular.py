@@ -38,13 +38,14 @@ def test_kinds_are_inferred(frame):
         "pressure": ("regression", None),
         "smoker": ("binary", None),
         "size": ("multiclass", 3),
-        "code": ("regression", None),
+        "code": ("multiclass", 4),
     }
     assert data.classes == {
         "sick": ("no", "yes"),
         "grade": ("a", "b", "c"),
         "smoker": ("False", "True"),
         "size": ("S", "M", "L"),
+        "code": ("0", "1", "2", "3"),
     }
     for split in data.splits.values():
         rows = frame.iloc[split.rows.numpy()]

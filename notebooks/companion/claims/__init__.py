@@ -1,11 +1,12 @@
 """The papers' claims as code: what is compared, which test decides, and which verdict follows.
 
-A claim is tested on the per-seed numbers of one study at full scale (:func:`companion.tables.protocol_table`), with
-rules that are the same for all claims:
+A claim is a row of data (:class:`Claim`) that says what is compared (:class:`Versus`, :class:`Change`). It is tested on
+the per-seed numbers of one study at full scale (:func:`companion.tables.protocol_table`), with rules that are the same
+for all claims (:func:`test`), and put into words in one place (:func:`in_words`).
 
 - *Test.* A two-sided paired t-test over seeds at level 0.05, with Holm's correction over the comparisons
-  of one claim that count. Where seeds split the same rows again, variances are corrected for it
-  (:func:`corrected`). One outlying seed widens the t interval, and so speaks against a verdict.
+  of one claim that count (:func:`mtlkit.stats.contrast`). Where seeds split the same rows again, variances are
+  corrected for it. One outlying seed widens the t interval, and so speaks against a verdict.
 - *Learned.* A comparison counts only if its better side beats the best constant: significantly, and by a tenth of
   what the best contender gains on it. Where shares of weight are compared, the method itself must have learned.
 - *Trained and tuned.* It counts only if no side was cut off (:data:`LATE`) or has its learning rate at
@@ -25,60 +26,54 @@ rules that are the same for all claims:
 Rules, margins and settings were fixed before the full-scale runs, after a first round of short ones.
 """
 
-from companion.claims._papers import CLAIMS, CLEAN_ROWS, CORRECTED, PAPERS_BASELINES
-from companion.claims._rules import (
+from companion.claims._judge import (
     LATE,
-    LEVEL,
     MINIMUM,
-    SHARES,
     VERDICTS,
     Absent,
+    Change,
     Claim,
-    Comparison,
     Numbers,
-    Setting,
-    corrected,
+    Versus,
+    compared,
     counted,
     every,
     first,
     most,
     none_best,
     outcomes,
-    setting,
     test,
-    versus,
 )
-from companion.claims._table import NONE, matrices, readable, sentences, short, table
+from companion.claims._papers import CLAIMS, CLEAN_ROWS, CORRECTED, PAPERS_BASELINES, SHARES
+from companion.claims._table import NONE, in_words, matrices, readable, sentences, short, table
 
 __all__ = [
     "CLAIMS",
     "CLEAN_ROWS",
     "CORRECTED",
     "LATE",
-    "LEVEL",
     "MINIMUM",
     "NONE",
     "PAPERS_BASELINES",
     "SHARES",
     "VERDICTS",
     "Absent",
+    "Change",
     "Claim",
-    "Comparison",
     "Numbers",
-    "Setting",
-    "corrected",
+    "Versus",
+    "compared",
     "counted",
     "every",
     "first",
+    "in_words",
     "matrices",
     "most",
     "none_best",
     "outcomes",
     "readable",
     "sentences",
-    "setting",
     "short",
     "table",
     "test",
-    "versus",
 ]

@@ -1,8 +1,7 @@
-"""Put the claims table into a text between its marks: ``python -m companion.claims README.md``."""
+"""Bring a text up to date with what the pipeline found: ``python -m companion.claims README.md``."""
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
@@ -11,27 +10,18 @@ import pandas as pd
 from companion.claims._papers import PAPERS_BASELINES
 from companion.claims._table import short
 
-MARKS = ("<!-- claims -->", "<!-- end of claims -->")
-
 
 def with_table(text: str, table: pd.DataFrame) -> str:
-    """The text with the short table of claims between :data:`MARKS`.
+    """The text with the short table of claims between its marks.
 
     Raises:
         ValueError: the marks are not there, once each.
     """
-    if any(text.count(mark) != 1 for mark in MARKS):
-        raise ValueError(f"expected the lines {' and '.join(MARKS)} once each")
-    begin, end = MARKS
-    block = f"{begin}\n{short(table).to_markdown()}\n{end}"
-    return re.sub(f"{begin}.*{end}", lambda _: block, text, flags=re.DOTALL)
-
-
-HERO = ("<!-- hero -->", "<!-- end of hero -->")
+    return _between(text, "claims", short(table).to_markdown())
 
 
 def with_hero(text: str, numbers: pd.DataFrame) -> str:
-    """The text with what the picture on top says, in a sentence, between the marks :data:`HERO`.
+    """The text with what the picture on top says, in a sentence, between its marks.
 
     Args:
         numbers: the per-seed numbers of label_noise_mnist.
@@ -39,8 +29,6 @@ def with_hero(text: str, numbers: pd.DataFrame) -> str:
     Raises:
         ValueError: the marks are not there, once each.
     """
-    if any(text.count(mark) != 1 for mark in HERO):
-        raise ValueError(f"expected the lines {' and '.join(HERO)} once each")
     rows = numbers[(numbers["condition"] == "60% label noise") & (numbers["metric"] == "loss")]
     mean = rows.groupby("method")["value"].mean()
     best = mean[list(PAPERS_BASELINES)].min()
@@ -52,11 +40,20 @@ def with_hero(text: str, numbers: pd.DataFrame) -> str:
         f"training on the 200 clean rows that guide SLGrad {mean['meta rows only']:.3f}, a logistic regression on them "
         f"{mean['linear model, clean rows']:.3f}, and a constant {mean['constant']:.3f}."
     )
-    return re.sub(f"{HERO[0]}.*{HERO[1]}", lambda _: f"{HERO[0]}\n{sentence}\n{HERO[1]}", text, flags=re.DOTALL)
+    return _between(text, "hero", sentence)
+
+
+def _between(text: str, name: str, block: str) -> str:
+    """The text with a block between the marks of this name."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    if any(text.count(mark) != 1 for mark in (begin, end)):
+        raise ValueError(f"expected the lines {begin} and {end} once each")
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{block}\n{end}{rest.partition(end)[2]}"
 
 
 def main(path: Path) -> None:
-    """Bring a text up to date with what the pipeline found."""
+    """Bring a text up to date."""
     claims = pd.read_csv("figures/claims/claims.csv", dtype=str, keep_default_na=False)
     numbers = pd.read_csv("figures/label_noise_mnist/label_noise_mnist_per_seed.csv")
     text = with_hero(with_table(path.read_text(encoding="utf-8"), claims), numbers)

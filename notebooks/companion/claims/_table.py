@@ -1,4 +1,4 @@
-"""The claims table: a row per claim, setting and scale; see :mod:`companion.claims`."""
+"""The claims in words: a row per claim and setting, and the texts made of these; see :mod:`companion.claims`."""
 
 from __future__ import annotations
 
@@ -7,86 +7,71 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from companion.claims._rules import UNDECIDED, VERDICTS, Claim, test
+from companion.claims._judge import UNDECIDED, VERDICTS, Claim, test
 
 AS_IT_SAYS = "as it says"
 NONE = "not tested"
 """What a cell says where there is nothing to say."""
 
-COLUMNS = [
-    "claim",
-    "source",
-    "sentence",
-    "where",
-    "what",
-    "setting",
-    "verdict",
-    "holds",
-    "learned",
-    "trained",
-    "linear",
-    "rows",
-    "comparison",
-    "ours",
-    "theirs",
-    "difference",
-    "interval",
-    "p",
-    "seeds",
-    "papers_number",
-    "study",
-    "notebook",
-    "figure",
-    "note",
-]
-
 
 def table(claims: Sequence[Claim], numbers: Mapping[str, pd.DataFrame | None]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Test all claims.
+    """Judge all claims.
 
     Args:
         numbers: study to its per-seed numbers at full scale, None where it has not been run.
 
     Returns:
-        the claims, a row each: :data:`COLUMNS`, where the numbers are those of the comparison that speaks
-        least for the claim, p is corrected after Holm, and no cell is empty; and all comparisons behind
-        them, with the columns claim, setting, study and those of :func:`companion.claims.outcomes`.
+        the claims, a row each, in words (:func:`in_words`); and all comparisons behind them, in numbers, with the
+        columns claim, setting, study and those of :func:`companion.claims.outcomes`.
     """
-    rows, behind = [], []
-    for claim in claims:
-        verdict, note, found = test(claim, numbers.get(claim.study))
-        key = {"claim": claim.id, "setting": claim.setting, "study": claim.study}
-        shown = dict.fromkeys(COLUMNS, NONE) | key
-        shown |= {"source": claim.source, "sentence": claim.sentence, "papers_number": claim.paper}
-        shown |= {"where": claim.where, "what": claim.what or AS_IT_SAYS}
-        shown |= {"figure": claim.figure, "notebook": claim.notebook or claim.study, "verdict": verdict}
-        shown["note"] = note or "none"
-        if len(found):
-            shown |= _weakest(found)
-            behind.append(found.assign(**key)[[*key, *found.columns]])
-        rows.append(shown)
+    judged = [(claim, *test(claim, numbers.get(claim.study))) for claim in claims]
+    behind = [
+        found.assign(claim=claim.id, setting=claim.setting, study=claim.study)[[*KEY, *found.columns]]
+        for claim, _, _, found in judged
+        if len(found)
+    ]
     comparisons = pd.concat(behind, ignore_index=True) if behind else pd.DataFrame()
-    return pd.DataFrame(rows, columns=COLUMNS), comparisons
+    return pd.DataFrame([in_words(*found) for found in judged]), comparisons
 
 
-def _weakest(found: pd.DataFrame) -> dict[str, object]:
-    """How many comparisons hold and count, and the one among those that count that speaks least for the claim."""
-    deciding = found[~found["outcome"].isin(UNDECIDED)]
-    row = (found if deciding.empty else deciding).sort_values("support", kind="stable").iloc[0]
-    return {
-        "holds": f"{deciding['holds'].sum()} of {len(deciding)}",
-        "learned": f"{(found['outcome'] != UNDECIDED[0]).sum()} of {len(found)}",
-        "trained": f"at most {found['late'].max():.0%} late",
-        "linear": row["linear"],
-        "rows": "shared rows, corrected" if found["overlap"].max() > 0 else "own rows",
-        "comparison": f"{row['method']} against {row['against']}, {row['metric']}, {row['condition']}",
-        "ours": _number(row["ours"]),
-        "theirs": _number(row["theirs"]),
-        "difference": _number(row["difference"], "+"),
-        "interval": f"[{_number(row['low'], '+')}, {_number(row['high'], '+')}]",
-        "p": "not tested" if np.isnan(row["p_holm"]) else "<0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}",
-        "seeds": f"{row['seeds'] - row['missing']} of {row['seeds']}",
-    }
+KEY = ["claim", "setting", "study"]
+
+
+def in_words(claim: Claim, verdict: str, note: str, found: pd.DataFrame) -> dict[str, str]:
+    """What was found of a claim as the cells of its row, none of them empty: all numbers are formatted here.
+
+    They are those of the comparison that speaks least for the claim among those that count; p is corrected after Holm.
+    """
+    shown = {name: NONE for name in TESTED}
+    if len(found):
+        deciding = found[~found["outcome"].isin(UNDECIDED)]
+        row = (found if deciding.empty else deciding).sort_values("support", kind="stable").iloc[0]
+        small, p = row["p_holm"] < 0.001, f"{row['p_holm']:.3f}"
+        shown |= {
+            "holds": f"{deciding['holds'].sum()} of {len(deciding)}",
+            "learned": f"{(found['outcome'] != UNDECIDED[0]).sum()} of {len(found)}",
+            "trained": f"at most {found['late'].max():.0%} late",
+            "linear": row["linear"],
+            "rows": "shared rows, corrected" if found["overlap"].max() > 0 else "own rows",
+            "comparison": f"{row['method']} against {row['against']}, {row['metric']}, {row['condition']}",
+            "ours": _number(row["ours"]),
+            "theirs": _number(row["theirs"]),
+            "difference": _number(row["difference"], "+"),
+            "interval": f"[{_number(row['low'], '+')}, {_number(row['high'], '+')}]",
+            "p": NONE if np.isnan(row["p_holm"]) else "<0.001" if small else p,
+            "seeds": f"{row['seeds'] - row['missing']} of {row['seeds']}",
+        }
+    what, notebook = claim.what or AS_IT_SAYS, claim.notebook or claim.study
+    says = {"claim": claim.id, "source": claim.source, "sentence": claim.sentence, "where": claim.where, "what": what}
+    where = {"papers_number": claim.paper, "study": claim.study, "notebook": notebook, "figure": claim.figure}
+    return says | {"setting": claim.setting, "verdict": verdict} | shown | where | {"note": note or "none"}
+
+
+TESTED = (
+    *("holds", "learned", "trained", "linear", "rows", "comparison"),
+    *("ours", "theirs", "difference", "interval", "p", "seeds"),
+)
+"""Columns that say nothing of a claim that is not tested."""
 
 
 def _number(value: float, sign: str = "") -> str:
