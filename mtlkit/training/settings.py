@@ -31,16 +31,16 @@ class Settings:
     batch_size: int
     meta_batch_size: int
     steps_per_epoch: int
-    patience: int | None
-    select_from: int
     lr: float
     optimizer: Callable[..., torch.optim.Optimizer]
-    clip: float | None
-    initial: Callable[[int], Mapping[str, Tensor]] | None
     dtype: torch.dtype
-    autocast: bool
-    compile: bool
     device: str | torch.device
+    patience: int | None = None
+    select_from: int = 1
+    clip: float | None = None
+    initial: Callable[[int], Mapping[str, Tensor]] | None = None
+    autocast: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for what in ("epochs", "batch_size", "meta_batch_size", "steps_per_epoch", "patience", "select_from"):
