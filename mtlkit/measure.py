@@ -11,7 +11,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -29,7 +29,8 @@ there, as those of other heads, have a zero gradient."""
 Metric = Callable[[Tensor, Tensor], Any]
 """Outputs and targets (n, ...) to a number to be lowered, see :func:`score`."""
 
-Total = Callable[[dict[str, Tensor | None], Params], dict[str, Tensor | None]]
+Total = Callable[[dict[str, Any], Params], dict[str, Any]]
+"""Sums gradients by name, None where there is none, over processes."""
 
 
 class Signal(NamedTuple):
@@ -102,6 +103,11 @@ class Lookahead(NamedTuple):
     losses_too: bool = True
 
 
+def no_meta_batch(*_: Any) -> Tensor:
+    """What stands for functions of the meta batch in a step without one."""
+    raise ValueError("the step has no meta batch, but the weighting looks at one")
+
+
 @dataclass(frozen=True)
 class Problem:
     """One step's functions of the parameters.
@@ -137,8 +143,8 @@ class Problem:
     shared: tuple[str, ...]
     last: tuple[str, ...]
     losses: Callable[[Params], Tensor]
-    meta_loss: Callable[[Params], Tensor] | None = None
-    score: Callable[[Params, Gains], Tensor] | None = None
+    meta_loss: Callable[[Params], Tensor] = no_meta_batch
+    score: Callable[[Params, Gains], Tensor] = no_meta_batch
     lr: float = 0.0
     stacked: bool = False
     two_pass: bool = False
@@ -151,7 +157,7 @@ class Problem:
         """The shared parameters."""
         return {name: self.parameters[name] for name in self.shared}
 
-    def summed(self, found: dict[str, Tensor | None], parameters: Params) -> dict[str, Tensor | None]:
+    def summed(self, found: dict[str, Any], parameters: Params) -> dict[str, Any]:
         """Gradients summed over processes, where there are several."""
         return (self.total or _alone)(found, parameters)
 
@@ -164,13 +170,14 @@ class Pass:
         state: the weighting's.
         present: (..., B, T) bool, which labels are there.
         given: fields that need no computation.
-        apart: whether the tasks' losses are kept apart, so that one task's gradient visits no other's head.
+        columns: the problem's, where the tasks' losses are kept apart, so that one task's gradient visits no other's
+            head.
     """
 
     def __init__(self, problem: Problem, reads: Sequence[Request], state: Any, given: dict[str, Tensor]) -> None:
         self.problem, self.state, self.given = problem, state, given
         self.present = given["present"]
-        self.apart = problem.columns is not None and not problem.stacked and any(r.of_tasks for r in reads)
+        self.columns = None if problem.stacked or not any(r.of_tasks for r in reads) else problem.columns
         self.task_gradients: TaskGradients | None = None
         self._losses: Tensor | None = None
         self._columns: Sequence[Tensor] | None = None
@@ -179,11 +186,13 @@ class Pass:
     @property
     def losses(self) -> Tensor:
         """(..., B, T) per-sample losses at the model's own parameters, with their tape."""
-        if self._losses is None and self.apart:
-            self._columns = self.problem.columns(self.problem.parameters)
-            self._losses = torch.stack(list(self._columns), -1)
-        elif self._losses is None:
+        if self._losses is not None:
+            return self._losses
+        if self.columns is None:
             self._losses = self.problem.losses(self.problem.parameters)
+        else:
+            self._columns = self.columns(self.problem.parameters)
+            self._losses = torch.stack(list(self._columns), -1)
         return self._losses
 
     @property
@@ -226,21 +235,33 @@ class Request:
 
     Attributes:
         field: of the signal.
-        of_meta: whether it takes a batch of the meta split.
         of_shared: whether it is a gradient of the shared parameters.
         of_tasks: whether it takes each task's own gradient.
-        of_lr: whether it takes the optimiser's learning rate.
-        bends: whether the model is differentiated in forward mode or twice.
-        compiles: whether it can be traced: the same operations in every step, all of them torch's.
     """
 
     field: str
-    of_meta: bool = False
-    of_shared: bool = False
-    of_tasks: bool = False
-    of_lr: bool = False
-    bends: bool = False
-    compiles: bool = True
+    of_shared: ClassVar[bool] = False
+    of_tasks: ClassVar[bool] = False
+
+    @property
+    def of_meta(self) -> bool:
+        """Whether it takes a batch of the meta split."""
+        return False
+
+    @property
+    def of_lr(self) -> bool:
+        """Whether it takes the optimiser's learning rate."""
+        return False
+
+    @property
+    def bends(self) -> bool:
+        """Whether the model is differentiated in forward mode or twice."""
+        return False
+
+    @property
+    def compiles(self) -> bool:
+        """Whether it can be traced: the same operations in every step, all of them torch's."""
+        return True
 
     def measure(self, now: Pass) -> Tensor | None:
         """Its value; None in a step in which it is not due."""
@@ -525,7 +546,7 @@ def _ahead(now: Pass, lookahead: Lookahead) -> Problem:
     )
 
 
-def gradient(loss: Tensor, parameters: Params, **options: bool) -> Params:
+def gradient(loss: Tensor, parameters: Params, **options: Any) -> Params:
     """Gradient of ``loss`` (summed over a seed axis, if any), zero where it does not depend on a parameter."""
     if not loss.requires_grad:
         return {name: torch.zeros_like(value) for name, value in parameters.items()}
@@ -539,7 +560,7 @@ def _each_task(
     means: Tensor | Sequence[Tensor], problem: Problem, parameters: Params, create_graph: bool = False
 ) -> TaskGradients:
     """Gradients of each task's mean loss, (..., T) or T of (...)."""
-    if problem.stacked and means.requires_grad:
+    if problem.stacked and isinstance(means, Tensor) and means.requires_grad:
         n_tasks = means.shape[-1]
         one_hot = torch.eye(n_tasks, dtype=means.dtype, device=means.device)
         chosen = one_hot.view(n_tasks, *[1] * (means.ndim - 1), n_tasks).expand(n_tasks, *means.shape)
@@ -565,8 +586,9 @@ def _reached(mean: Tensor, parameters: Params, create_graph: bool) -> dict[str, 
     """The gradient of a mean loss (...), None where it does not depend on a parameter."""
     if not mean.requires_grad:
         return dict.fromkeys(parameters)
-    options = {"retain_graph": True, "create_graph": create_graph, "allow_unused": True}
-    return dict(zip(parameters, torch.autograd.grad(mean.sum(), list(parameters.values()), **options), strict=True))
+    leaves = list(parameters.values())
+    found = torch.autograd.grad(mean.sum(), leaves, retain_graph=True, create_graph=create_graph, allow_unused=True)
+    return dict(zip(parameters, found, strict=True))
 
 
 def dense(task_gradients: TaskGradients, parameters: Params, n_tasks: int) -> Iterator[Tensor]:
@@ -590,11 +612,16 @@ def _flat(a: Tensor, kept: int) -> Tensor:
 
 def _dot(a: Iterable[Tensor], b: Iterable[Tensor], kept: int) -> Tensor:
     """Inner product over all parameters, keeping the first ``kept`` axes of their product."""
-    return sum(_flat(x * y, kept).sum(-1) for x, y in zip(a, b, strict=True))
+    return _sum(_flat(x * y, kept).sum(-1) for x, y in zip(a, b, strict=True))
 
 
 def _norm(a: Iterable[Tensor], kept: int) -> Tensor:
-    return sum(_flat(x * x, kept).sum(-1) for x in a).sqrt()
+    return _sum(_flat(x * x, kept).sum(-1) for x in a).sqrt()
+
+
+def _sum(parts: Iterable[Tensor]) -> Tensor:
+    """Their sum, one after the other."""
+    return functools.reduce(torch.add, parts)
 
 
 def gramian(task_gradients: Iterable[Tensor], seeds: int = 0) -> Tensor:
@@ -605,7 +632,7 @@ def gramian(task_gradients: Iterable[Tensor], seeds: int = 0) -> Tensor:
         seeds: number of seed axes.
     """
     rows = (_flat(g, 1 + seeds).movedim(0, -2) for g in task_gradients)
-    return sum(row @ row.mT for row in rows)
+    return _sum(row @ row.mT for row in rows)
 
 
 def gains(problem: Problem, task_gradients: TaskGradients, n_tasks: int, request: Gains) -> Tensor:
@@ -615,7 +642,10 @@ def gains(problem: Problem, task_gradients: TaskGradients, n_tasks: int, request
         task_gradients: of the mean losses.
     """
     step = problem.lr if request.step is None else request.step
-    score = functools.partial(problem.score, request=request)
+
+    def score(own: Params) -> Tensor:
+        return problem.score(own, request)
+
     with torch.no_grad():
         before = problem.parameters
         if problem.stacked and request.metric is None:
@@ -705,7 +735,7 @@ def score(metric: Metric, task: Task, output: Tensor, target: Tensor) -> Tensor:
     return value.reshape(()).detach()
 
 
-def _alone(found: dict[str, Tensor | None], parameters: Params) -> dict[str, Tensor | None]:
+def _alone(found: dict[str, Any], parameters: Params) -> dict[str, Any]:
     """The sum over one process."""
     return found
 
@@ -766,6 +796,6 @@ def _aligned_in_reverse(
         live = losses(shared)
         weights = torch.ones_like(live, requires_grad=True)
         slope = gradient((weights * live).sum(), shared, create_graph=True)
-        along = sum((slope[name] * direction[name]).sum() for name in shared)
+        along = _sum((slope[name] * direction[name]).sum() for name in shared)
         own = {"weights": weights}
         return live, total(gradient(along, own, retain_graph=True), own)["weights"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -68,11 +68,13 @@ def _over_seeds(weighting: Weighting, state: State, signal: Signal) -> tuple:
         return one(state, signal)
     seeds = len(signal.losses)
     if weighting.stacks and seeds > 1:
-        return torch.vmap(one, in_dims=(0, Signal(*(None if f is None else 0 for f in signal))))(state, signal)
-    found = [
-        one(tree_map(lambda leaf, s=s: leaf[s], state), Signal(*(None if f is None else f[s] for f in signal)))
-        for s in range(seeds)
-    ]
+        axes: list[Any] = [None if field is None else 0 for field in signal]
+        return torch.vmap(one, in_dims=(0, Signal(*axes)))(state, signal)
+
+    def at(s: int, part: Any) -> Any:
+        return tree_map(lambda leaf: None if leaf is None else leaf[s], part)
+
+    found = [one(at(s, state), at(s, signal)) for s in range(seeds)]
     return tree_map(lambda *leaves: leaves[0].unsqueeze(0) if seeds == 1 else torch.stack(leaves), *found)
 
 

@@ -14,7 +14,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_structure, tree_unflatten
 
-from mtlkit.measure import Alignment, LastNorms, Metric, Params, Problem, mean_losses, prefers_two_passes, score
+from mtlkit.measure import (
+    Alignment,
+    LastNorms,
+    Metric,
+    Params,
+    Problem,
+    mean_losses,
+    no_meta_batch,
+    prefers_two_passes,
+    score,
+)
 from mtlkit.ranks import Rows, in_any, several, total
 from mtlkit.replay import Replay, check_inputs, contexts, uncompiled
 from mtlkit.step import step
@@ -232,7 +242,7 @@ class Weigher(nn.Module):
             shared,
             last,
             losses=lambda own: rows.gather(_losses(training, self.tasks, targets, own)),
-            meta_loss=main_loss,
+            meta_loss=main_loss or no_meta_batch,
             score=lambda own, request: self._score(own, request.metric, *scored[request.on]),
             lr=self.lr or 0.0,
             two_pass=self._two_pass,

@@ -8,7 +8,6 @@ import io
 import itertools
 import weakref
 from collections import OrderedDict
-from typing import ClassVar
 
 import pandas as pd
 import pytest
@@ -645,7 +644,7 @@ def test_shared_is_a_module_parameters_or_names():
 class LastNorms(Weighting):
     """The norms themselves as weights."""
 
-    reads: ClassVar = (measure.LastNorms(),)
+    reads = (measure.LastNorms(),)
 
     def update(self, state, signal):
         return signal.last_norms, state

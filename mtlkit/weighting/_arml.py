@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ class ARML(Weighting):
 
     lr: float = 0.05
     paper_scale: bool = False
-    reads: ClassVar = (InnerProducts(),)
+    reads = (InnerProducts(),)
 
     def __post_init__(self) -> None:
         check_hyper("lr", self.lr, 0)

@@ -22,13 +22,16 @@ class Weighting:
     value, so that they can be stacked over seeds with ``torch.vmap``.
 
     Attributes:
-        reads: what is to be measured for it, beside the losses; requests of :mod:`mtlkit.measure`.
         stacks: whether ``update`` can be stacked with ``torch.vmap``; otherwise it is called for
             one seed after the other.
     """
 
-    reads: Sequence[Request] = ()
     stacks: ClassVar[bool] = True
+
+    @property
+    def reads(self) -> Sequence[Request]:
+        """What is to be measured for it, beside the losses; requests of :mod:`mtlkit.measure`."""
+        return ()
 
     @property
     def uses_meta(self) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtlkit.measure import InnerProducts, MetaAlignment, MetaNorm, Signal
+from mtlkit.measure import InnerProducts, MetaAlignment, MetaNorm
 from mtlkit.weighting._base import Weighting, safe_divide
 
 
@@ -58,7 +58,11 @@ class GradientCosine(Weighting):
         return (InnerProducts(), *of_meta)
 
     def update(self, state, signal):
-        cosine = cosines(signal.gramian)[..., 0, :] if self.on == "batch" else meta_cosines(signal)
+        cosine = (
+            cosines(signal.gramian)[..., 0, :]
+            if self.on == "batch"
+            else meta_cosines(signal.gramian, signal.meta_alignment, signal.meta_norm)
+        )
         weights = cosine.clamp(min=0) if self.weighted else (cosine >= 0).to(cosine.dtype)
         n_tasks = weights.shape[-1]
         main = torch.arange(n_tasks, device=weights.device) == 0
@@ -72,7 +76,13 @@ def cosines(gramian: Tensor) -> Tensor:
     return safe_divide(safe_divide(gramian, norms.unsqueeze(-1)), norms.unsqueeze(-2))
 
 
-def meta_cosines(signal: Signal) -> Tensor:
-    """Cosines (T,) of the tasks' gradients with the main task's meta gradient; zero with a zero gradient."""
-    norms = signal.gramian.diagonal(dim1=-2, dim2=-1).sqrt()
-    return safe_divide(safe_divide(signal.meta_alignment, norms), signal.meta_norm)
+def meta_cosines(gramian: Tensor, alignment: Tensor, norm: Tensor) -> Tensor:
+    """Cosines (T,) of the tasks' gradients with the main task's meta gradient; zero with a zero gradient.
+
+    Args:
+        gramian: (T, T) of the tasks' gradients.
+        alignment: (T,) their inner products with the meta gradient.
+        norm: () of the meta gradient.
+    """
+    norms = gramian.diagonal(dim1=-2, dim2=-1).sqrt()
+    return safe_divide(safe_divide(alignment, norms), norm)

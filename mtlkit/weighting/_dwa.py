@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ class DWA(Weighting):
 
     temperature: float = 2.0
     paper_scale: bool = False
-    reads: ClassVar = (Given("epoch"),)
+    reads = (Given("epoch"),)
 
     def __post_init__(self) -> None:
         check_hyper("temperature", self.temperature, 1e-6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,7 +60,7 @@ class GradNorm(Weighting):
     alpha: float = 1.5
     lr: float = 0.025
     paper_scale: bool = False
-    reads: ClassVar = (LastNorms(),)
+    reads = (LastNorms(),)
 
     def __post_init__(self) -> None:
         check_hyper("alpha", self.alpha, 0)

@@ -55,7 +55,7 @@ class Gramian(Weighting):
 
     weighting: Callable[[Tensor], Tensor]
     paper_scale: bool = False
-    reads: ClassVar = (InnerProducts(), Given("noise"))
+    reads = (InnerProducts(), Given("noise"))
     stacks: ClassVar = False
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mtlkit.measure import Given, Learnable, Signal
+from mtlkit.measure import Given, Learnable
 from mtlkit.weighting._base import Weighting, equal_weights, safe_divide
 
 
@@ -69,16 +69,17 @@ class NoiseLayer(Weighting):
     def update(self, state, signal):
         rate, p = signal.learned.detach().sigmoid(), signal.losses.neg().exp()
         corrected = (1 - 2 * rate) * safe_divide(p, (1 - rate) * p + rate * (1 - p))
-        return equal_weights(signal.losses, signal.present) * torch.where(self._noisy(signal), corrected, 1), state
+        factor = torch.where(self._noisy(signal.binary), corrected, 1)
+        return equal_weights(signal.losses, signal.present) * factor, state
 
     def penalty(self, signal):
         weights, _ = self.update((), signal)
         keep, flip = F.logsigmoid(-signal.learned), F.logsigmoid(signal.learned)
         other = (-torch.expm1(-signal.losses)).log()
         corrected = -torch.logaddexp(keep - signal.losses, flip + other)
-        losses = torch.where(self._noisy(signal), corrected, signal.losses)
+        losses = torch.where(self._noisy(signal.binary), corrected, signal.losses)
         return (equal_weights(signal.losses, signal.present) * losses - weights * signal.losses).sum()
 
-    def _noisy(self, signal: Signal) -> Tensor:
-        main = torch.arange(signal.binary.shape[-1], device=signal.binary.device) == 0
-        return signal.binary if self.auxiliaries else signal.binary & main
+    def _noisy(self, binary: Tensor) -> Tensor:
+        main = torch.arange(binary.shape[-1], device=binary.device) == 0
+        return binary if self.auxiliaries else binary & main

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,7 +62,7 @@ class OLAux(Weighting):
     every: int = 5
     beta: float = 1.0
     paper_scale: bool = False
-    reads: ClassVar = (InnerProducts(), LearningRate())
+    reads = (InnerProducts(), LearningRate())
 
     def __post_init__(self) -> None:
         check_hyper("every", self.every, 1)

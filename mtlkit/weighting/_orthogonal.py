@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -35,7 +34,7 @@ class OrthogonalGradients(Weighting):
     """
 
     strength: float = 1.0
-    reads: ClassVar = (InnerProducts(differentiable=True),)
+    reads = (InnerProducts(differentiable=True),)
 
     def __post_init__(self) -> None:
         check_hyper("strength", self.strength, 0)

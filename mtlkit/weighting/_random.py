@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from mtlkit.measure import Given
 from mtlkit.weighting._base import Weighting
@@ -23,7 +22,7 @@ class RandomWeighting(Weighting):
     [0.25, 0.25, 0.5]
     """
 
-    reads: ClassVar = (Given("noise"),)
+    reads = (Given("noise"),)
 
     def update(self, state, signal):
         return signal.noise.softmax(-1), state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -49,7 +49,7 @@ class MetaTartan(Weighting):
     """
 
     beta: float = 0.05
-    reads: ClassVar = (InnerProducts(), MetaAlignment(), MetaNorm())
+    reads = (InnerProducts(), MetaAlignment(), MetaNorm())
 
     def __post_init__(self) -> None:
         check_hyper("beta", self.beta, 0)
@@ -58,4 +58,5 @@ class MetaTartan(Weighting):
         return Logits(like.new_zeros(n_tasks))
 
     def update(self, state, signal):
-        return state.logits.softmax(-1), Logits(state.logits + self.beta * meta_cosines(signal))
+        cosines = meta_cosines(signal.gramian, signal.meta_alignment, signal.meta_norm)
+        return state.logits.softmax(-1), Logits(state.logits + self.beta * cosines)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -41,7 +40,10 @@ class Uncertainty(Weighting):
     """
 
     paper_scale: bool = False
-    reads: ClassVar = (Learnable(), Given("regression"))
+
+    @property
+    def reads(self):
+        return (Learnable(), Given("regression"))
 
     def update(self, state, signal):
         factor = torch.where(signal.regression, 0.5, 1.0).to(signal.learned.dtype)
@@ -80,7 +82,9 @@ class RevisedUncertainty(Uncertainty):
     0.8959
     """
 
-    reads: ClassVar = (Learnable(),)
+    @property
+    def reads(self):
+        return (Learnable(),)
 
     def update(self, state, signal):
         return self._scaled(torch.exp(-signal.learned) / 2), state

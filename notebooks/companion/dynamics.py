@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -27,7 +26,7 @@ class Schedule(Weighting):
     """
 
     weights: Sequence[Sequence[float]]
-    reads: ClassVar = (Given("epoch"),)
+    reads = (Given("epoch"),)
 
     def init(self, n_tasks, like):
         """No state; the number of weights must be the number of tasks."""

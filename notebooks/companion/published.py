@@ -31,7 +31,7 @@ class AccumulatedPCGrad(Weighting):
     paper's rule is here.
     """
 
-    reads: ClassVar = (InnerProducts(),)
+    reads = (InnerProducts(),)
 
     def update(self, state, signal):
         """Weights (T,)."""
