@@ -22,7 +22,8 @@ def estimate(values: pd.Series | pd.api.typing.SeriesGroupBy) -> pd.Series | pd.
 
     Returns:
         ``mean``, ``low``, ``high`` (NaN below two values), ``seeds`` (finite values) and ``missing`` (runs without a
-        finite value: diverged, or undefined metric); a row per group, in the groups' order, where there are groups.
+        finite value: diverged, or undefined metric); where there are groups, a row each, in the order of their first
+        key, then of their second.
     """
     if isinstance(values, pd.Series):
         finite = values[np.isfinite(values)].to_numpy(float)
@@ -40,7 +41,8 @@ def estimate(values: pd.Series | pd.api.typing.SeriesGroupBy) -> pd.Series | pd.
         alike = np.flatnonzero(seeds == n)
         found[:, alike] = _tested(in_order[first[alike] + np.arange(n)[:, None]], 0.0)
     table = pd.DataFrame(found[:3].T, index, columns=["mean", "low", "high"])
-    return table.assign(seeds=seeds, missing=runs - seeds)
+    table = table.assign(seeds=seeds, missing=runs - seeds)
+    return table.iloc[np.lexsort(index.codes[::-1])] if isinstance(index, pd.MultiIndex) else table
 
 
 def contrast(

@@ -4,7 +4,7 @@ import torch
 from methods import begin
 from networks import LR, at_step, initial
 
-from mtlkit.weighting import step
+from mtlkit.step import step
 
 
 def fast_run(weighting, networks, n_steps, stacked=True):

@@ -12,7 +12,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 import mtlkit as mtl
 from mtlkit.measure import Signal
-from mtlkit.weighting import per_sample, step
+from mtlkit.step import step
+from mtlkit.weighting import per_sample
 
 EVERY = pytest.mark.parametrize("name", METHODS)
 LOOSE = {"CAGrad": 1e-5}  # an interior point solver
