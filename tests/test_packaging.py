@@ -28,7 +28,7 @@ FLOORS = {
         "engine", "training", "estimator", "studies", "levels", "your_data",
     ],
     "companion": [
-        "tables", "dynamics", "paired", "published", "claims", "figures", "notebook", "full",
+        "tables", "dynamics", "paired", "published", "claims", "figures", "architectures", "notebook", "full",
     ],
 }  # fmt: skip
 """The two rooms, each from the ground up; the companion stands on mtlkit."""

@@ -193,7 +193,7 @@ def language(
         if name not in SOURCES:
             raise ValueError(f"no language task {name!r}, expected some of {', '.join(TASKS)}")
     order = main_first(tasks, main)
-    if len(set(order)) < len(order):
+    if len(set(tasks)) < len(tasks):
         raise ValueError(f"tasks are {', '.join(tasks)}, expected each once")
     if n_tokens < SHORTEST:
         raise ValueError(f"n_tokens is {n_tokens}, expected at least {SHORTEST}")

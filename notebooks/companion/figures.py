@@ -60,6 +60,13 @@ LOOKS = {
     "DIW": (BLUE, ":", "h"),
     "ForkMerge": (ORANGE, "-.", ">"),
     "MetaTartan": (GREEN, "--", "H"),
+    "hard sharing": (BLACK, "-", "o"),
+    "separate models": (GREEN, "-.", "s"),
+    "low level": (RED, "-", "D"),
+    "routed": (ORANGE, "--", "d"),
+    "wide trunk": (SKY, "-", "P"),
+    "two backbones": (BLUE, "-", "^"),
+    "TAPS": (PURPLE, "-", "p"),
 }
 """Colour (Okabe and Ito's, safe for colour-blind readers), line and marker of a method; others are grey."""
 

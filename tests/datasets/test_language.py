@@ -250,6 +250,7 @@ def test_cutting_most_texts_is_worth_a_warning(small):
         ({"tasks": ("rte", "boolq")}, "no language task 'boolq', expected some of cb, copa, mrpc, rte, winogrande"),
         ({"tasks": ("cb", "copa")}, "main is 'rte', expected one of cb, copa"),
         ({"tasks": ("rte", "cb", "cb")}, "tasks are rte, cb, cb, expected each once"),
+        ({"tasks": ("rte", "rte")}, "tasks are rte, rte, expected each once"),
         ({"n_tokens": 7}, "n_tokens is 7, expected at least 8"),
         ({"n_train": 0}, "n_train is 0, expected at least 1"),
         ({"n_test": 0}, "n_test is 0, expected at least 1"),
