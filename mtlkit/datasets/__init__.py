@@ -92,8 +92,8 @@ def outline(name: str, **options) -> Dataset:
     """:func:`load`, but of the draw at hand only tasks and shapes: its inputs are blank, and no file is read.
 
     What trains on it draws real rows (:meth:`Dataset.resample`), and reads the files then. So a study whose runs
-    are all in a store needs none. For the MNIST family, CIFAR-10 and Adult; data sets that need no file are what
-    they are.
+    are all in a store needs none. For the MNIST family, CIFAR-10, Adult and language; data sets that need no file
+    are what they are.
 
     Args:
         options: as for :func:`load`.

@@ -6,15 +6,18 @@ loss trains it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
+from torch import nn
 
+from companion import tables
 from companion.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, look
 from mtlkit.models import LowLevel, MultiBackbone, Routed, Taps
+from mtlkit.studies import Candidate, Study
 
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 """Of the tasks, the main one first."""
@@ -152,6 +155,39 @@ def taps(model: Taps) -> Figure:
     axis.text((WIDTH + right) / 2, 0.75, "the tasks' own changes", ha="center", va="center", fontsize=9)
     _framed(axis, 0, right, (len(model.layers) + 1) * RISE + HEIGHT)
     return figure
+
+
+def parameters(model: nn.Module) -> int:
+    """How many numbers a model has, without the tasks' own changes of the layers in TAPS."""
+    return sum(p.numel() for name, p in model.named_parameters() if not name.startswith("changes."))
+
+
+def kept(
+    condition: str, candidates: Mapping[str, Candidate | Sequence[Candidate]], outcome: Study, n_tasks: int
+) -> pd.DataFrame:
+    """What each contender has to keep for all tasks, in the form of :func:`companion.tables.per_seed_table`.
+
+    Args:
+        candidates: as given to the study; the variants of one have as many parameters.
+        n_tasks: T; ``separate models`` are T times ``single task``.
+
+    Returns:
+        ``parameters``, with what each task has switched on in TAPS, and that model's own ``task_share``.
+    """
+    rows = []
+    for name, runs in outcome.runs.items():
+        given = candidates[name]
+        total = parameters((given if isinstance(given, Candidate) else given[0]).model)
+        told = runs.frame[runs.frame["metric"].isin(["task_parameters", "task_share"])]
+        told = told.pivot(index="seed", columns="metric", values="value").reindex(runs.seeds)
+        own = told.get("task_parameters", pd.Series(0.0, runs.seeds))
+        rows += [(condition, name, seed, "parameters", total + value) for seed, value in own.items()]
+        rows += [
+            (condition, name, seed, "task_share", value) for seed, value in told.get("task_share", own[:0]).items()
+        ]
+        if name == "single task":
+            rows += [(condition, "separate models", seed, "parameters", n_tasks * total) for seed in runs.seeds]
+    return pd.DataFrame(rows, columns=tables.PER_SEED).astype({"value": float})
 
 
 def sizes(table: pd.DataFrame, floors: dict[str, float]) -> Figure:

@@ -144,7 +144,8 @@ def test_fetch_of_an_unknown_name(capsys):
 
 
 @pytest.mark.parametrize(
-    "name", ["mnist", "fashion_mnist", "digits_and_articles", "multi_mnist", "cifar10", "digits", "adult"]
+    "name",
+    ["mnist", "fashion_mnist", "digits_and_articles", "multi_mnist", "cifar10", "digits", "adult", "language"],
 )
 def test_an_outline_has_the_tasks_shapes_and_recipe_of_the_data_and_reads_no_file(name, get, monkeypatch):
     options = CASES[name] | ({} if name in CLEAN else {"label_noise": 0.2})
@@ -160,7 +161,7 @@ def test_an_outline_has_the_tasks_shapes_and_recipe_of_the_data_and_reads_no_fil
     assert found.only([found.main.name]).train_on_meta(1, 0.25).recipe.endswith(".train_on_meta(1, hold_out=0.25)")
 
 
-@pytest.mark.parametrize("name", ["mnist", "digits_and_articles", "multi_mnist", "adult"])
+@pytest.mark.parametrize("name", ["mnist", "digits_and_articles", "multi_mnist", "adult", "language"])
 def test_what_trains_on_an_outline_draws_real_rows(name, get):
     real, found = get(name, **CASES[name]).resample(1), outline(name, **CASES[name]).resample(1)
     for where, split in found.splits.items():

@@ -9,6 +9,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
+from companion.claims import _rivals
+from companion.claims._architectures import ARCHITECTURES
+from companion.claims._language import LANGUAGE
 from companion.claims._rules import (
     SHARES,
     Absent,
@@ -35,6 +38,7 @@ DEPARTING = ("OLAux", "PCGrad", "CAGrad", "GradNorm")
 """Baselines that SLGrad's published code has otherwise than their papers."""
 CLEAN_ROWS = ("meta rows only", "meta rows only, main task only", "train + meta", "train + meta, half each")
 LOWEST = "With noisy labels of the main task, SLGrad has the lowest main-task test loss."
+NO_GAIN = "Multi-task training typically does not improve on single-task training."
 CORRECTED = ("Uniform, forward correction", "single task, forward correction")
 DRIFTING = ("synthetic", "adult, 300 rows", "adult, 1000 rows", "adult, 3000 rows")
 LOG_RATIO = 0.1
@@ -378,7 +382,7 @@ _CLAIMS = (
         for claim in (
             _gong(
                 "G1",
-                "Multi-task training typically does not improve on single-task training.",
+                NO_GAIN,
                 "gain_by_size",
                 _single_task,
                 most,
@@ -388,6 +392,10 @@ _CLAIMS = (
         )
     ),
     _gong("G2", "No weighting strategy is best everywhere.", "ranking_left", _strategies, none_best),
+    *_rivals.slgrad(LOWEST, SLGRAD),
+    *_rivals.strategies(NO_GAIN, COMPARISON),
+    *LANGUAGE,
+    *ARCHITECTURES,
 )
-CLAIMS: tuple[Claim, ...] = tuple(sorted(_CLAIMS, key=lambda claim: ("SHVG".index(claim.id[0]), claim.id)))
+CLAIMS: tuple[Claim, ...] = tuple(sorted(_CLAIMS, key=lambda claim: ("SHVGA".index(claim.id[0]), claim.id)))
 """All claims, in the order of the papers."""

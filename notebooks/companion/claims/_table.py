@@ -134,9 +134,11 @@ TITLES = {
     "alphavil": "Multi-MNIST",
     "loss_weighting_comparison": "",
     "hydalearn_drift": "",
+    "language_tasks": "",
+    "architectures": "",
 }
 """Study to what a reader calls its data."""
-PANELS = {"S": "SLGrad", "H": "HydaLearn", "V": "αVIL", "G": "Loss weighting strategies"}
+PANELS = {"S": "SLGrad", "H": "HydaLearn", "V": "αVIL", "G": "Loss weighting strategies", "A": "Architectures"}
 """First letter of a claim to what it is about."""
 IN_SHORT = {
     "S1": "lowest loss",
@@ -151,6 +153,10 @@ IN_SHORT = {
     "G1": "no gain over single-task training",
     "G2": "no strategy is best everywhere",
     "G3": "gains shrink as data grow",
+    "A1": "low-level auxiliaries belong to a low layer",
+    "A2": "routing ahead with many tasks",
+    "A3": "two backbones ahead of a wide trunk",
+    "A4": "TAPS near separate models, and smaller",
 }
 """Claim to a few words."""
 
