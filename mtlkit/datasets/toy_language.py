@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 
 import torch
 
 from mtlkit.datasets.base import Dataset, Split, check_sizes, join, main_first
-from mtlkit.datasets.text import SHORTEST, Text, Vocabulary, learned
+from mtlkit.datasets.text import SHORTEST, Text, Vocabulary, learned, stored
 from mtlkit.tasks import Task
 
 NAMES = ("fox", "bear", "crow", "hare", "toad", "goose", "wolf", "mole")
@@ -77,7 +78,7 @@ def toy_language(
     main: str = "implied",
     tasks: Sequence[str] = TASKS,
     n_tokens: int = 32,
-    vocabulary: int = 400,
+    vocabulary: int | str | os.PathLike = 400,
     n_train: int = 300,
     n_meta: int = 100,
     n_test: int = 300,
@@ -94,13 +95,14 @@ def toy_language(
         main: the main task.
         tasks: which of the five. Rows of a task are the same whether it is loaded alone or with others.
         n_tokens: length of a row, special tokens included.
-        vocabulary: largest number of entries of the byte-pair encoding.
+        vocabulary: largest number of entries of the byte-pair encoding, or the path of a tokeniser, see there.
         n_train: training rows of each task.
         n_test: test rows of each task.
 
     Raises:
         ValueError: an unknown task, a main task that is not loaded, an empty split, ``n_tokens`` below 8, a vocabulary
-            smaller than the bytes.
+            smaller than the bytes, a tokeniser without the special tokens of a pair.
+        FileNotFoundError: no tokeniser at that path.
         ImportError: the ``tokenizers`` library is not installed.
     """
     for name in tasks:
@@ -112,7 +114,7 @@ def toy_language(
     if n_tokens < SHORTEST:
         raise ValueError(f"n_tokens is {n_tokens}, expected at least {SHORTEST}")
     check_sizes(10**6, n_train=n_train, n_meta=n_meta, n_test=n_test)
-    known = _vocabulary(vocabulary)
+    known = _vocabulary(vocabulary) if isinstance(vocabulary, int) else stored(os.fspath(vocabulary))
     made = {name: _rows(name, (seed, 0), n_train + n_meta * (name == main), n_tokens, known) for name in order}
     test = {name: _rows(name, (0, 1), n_test, n_tokens, known) for name in order}
     return Dataset(

@@ -529,4 +529,6 @@ def test_no_committed_verdict_rests_on_what_decides_nothing():
 
 
 def test_the_claims_cover_all_papers():
-    assert {c.id for c in claims.CLAIMS} == {*["S1", "S2", "S3", "S4", "H1", "H2", "H3", "V1", "V2", "G1", "G2", "G3", "A1", "A2", "A3", "A4"]}
+    assert {c.id for c in claims.CLAIMS} == {
+        *["S1", "S2", "S3", "S4", "H1", "H2", "H3", "V1", "V2", "G1", "G2", "G3", "A1", "A2", "A3", "A4"]
+    }
