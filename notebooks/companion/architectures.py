@@ -205,8 +205,9 @@ def sizes(table: pd.DataFrame, floors: dict[str, float]) -> Figure:
         axis.plot(row["parameters"], row["mean"], marker, color=colour, markersize=8, label=method)
     for name, level in floors.items():
         axis.axhline(level, color=GREY, linestyle="--" if name.startswith("linear") else ":", linewidth=1)
-        axis.annotate(name, (1, level), (0, 3), ("axes fraction", "data"), "offset points", ha="right", fontsize=8)
+        axis.annotate(name, (0.5, level), (0, 3), ("axes fraction", "data"), "offset points", ha="center", fontsize=8)
     axis.set(xlabel="parameters for all tasks", ylabel="main-task test loss", xlim=(0, 1.1 * table["parameters"].max()))
+    axis.xaxis.set_major_formatter("{x:,.0f}")
     axis.grid(alpha=0.3)
     figure.legend(loc="outside right center", frameon=False)
     return figure
