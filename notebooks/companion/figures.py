@@ -447,7 +447,7 @@ def verdicts(panels: Mapping[str, pd.DataFrame]) -> Figure:
         for verdict, (marker, face, edge) in VERDICTS.items():
             rows, columns = np.nonzero(table.to_numpy() == verdict)
             axis.scatter(columns, rows, s=60, marker=marker, facecolors=face, edgecolors=edge, label=verdict, zorder=3)
-        axis.set_xticks(range(table.shape[1]), table.columns, fontsize=8)
+        axis.set_xticks(range(table.shape[1]), table.columns, fontsize=7)
         axis.set_yticks(range(len(table)), table.index, fontsize=9)
         axis.set(xlim=(-0.5, widest - 0.5), ylim=(len(table) - 0.5, -0.5), title=title)
         axis.hlines(range(len(table)), -0.5, table.shape[1] - 0.5, color=GREY, alpha=0.3, linewidth=0.8)

@@ -1,14 +1,20 @@
 """Claims on architectures and language tasks, and the rivals of SLGrad and of single-task training."""
 
+import re
+
 import nbformat
 import pandas as pd
 import pytest
 import yaml
 from companion import claims, notebook
-from companion.claims._architectures import ARCHITECTURES, FRACTION
+from companion.claims._architectures import ARCHITECTURES, FRACTION, MAINS
 from companion.claims._language import LANGUAGE, TARGETS
 from companion.claims._rivals import OTHER_WEIGHTINGS, RIVALS, WITH_AUXILIARIES
 from test_claims import NOISE, ROOT, study, verdicts
+
+import mtlkit as mtl
+from mtlkit.merging import Merging
+from mtlkit.weighting import Weighting
 
 
 def losses(condition, metric="loss", **values):
@@ -31,7 +37,7 @@ def test_architectures_that_do_what_their_papers_say():
     found = verdicts("architectures", architectures())
     assert found["A1", "layered, 300 rows"] == "reproduced"
     assert found["A1", "layered, 1200 rows"] == "not tested here"
-    assert found["A2", "twenty tasks, digit_8"] == "reproduced"
+    assert found["A2", "twenty tasks, digit 8"] == "reproduced"
     assert found["A3", "ten tasks"] == found["A4", "ten tasks"] == "reproduced"
 
 
@@ -92,7 +98,8 @@ def test_what_claims_compare_is_what_studies_train():
     sections = yaml.safe_load((ROOT / "params.yaml").read_text())["full"]
     given = sections["architectures"]["parameters"]
     conditions = {f"layered, {rows} rows" for rows in given["layered_rows"]} | {"ten tasks"}
-    conditions |= {f"twenty tasks, {name}" for name in given["twenty_tasks"]}
+    assert list(MAINS) == given["twenty_tasks"]
+    conditions |= {f"twenty tasks, {called}" for called in MAINS.values()}
     assert {claim.where for claim in ARCHITECTURES} == conditions
     assert list(TARGETS) == sections["language_tasks"]["parameters"]["targets"]
     assert {claim.where for claim in LANGUAGE} == set(TARGETS.values())
@@ -106,3 +113,17 @@ def test_what_claims_compare_is_what_studies_train():
         assert stem in cells(study_name), figure
     assert claims.CLAIMS[-1].id == "A4"
     assert notebook.parameters(ROOT / "notebooks" / "label_noise.ipynb")["rivals"] is False
+
+
+def test_every_method_is_trained_by_a_study_at_full_scale():
+    sections = yaml.safe_load((ROOT / "params.yaml").read_text())["full"]
+    names = {section["notebook"] for section in sections.values()}
+    code = "".join(cells(name) for name in names) + (ROOT / "mtlkit" / "studies.py").read_text()
+    found = [name for name in mtl.__all__ if isinstance(getattr(mtl, name), type)]
+    methods = [name for name in found if issubclass(getattr(mtl, name), Weighting | Merging)]
+    assert len(methods) > 20
+    assert [name for name in methods if not re.search(rf"\b{name}\(", code)] == []
+    library = ("MGDA", "PCGrad", "CAGrad", "IMTLG", "AlignedMTL", "UPGrad")
+    assert all(f"aggregation.{name}Weighting(" in code for name in library)
+    models = ("stages=", "routed(", "multi_backbone(", "taps(", "text_encoder(", "hugging_face(")
+    assert all(model in code for model in models)

@@ -9,6 +9,8 @@ from companion.claims._rules import Claim, Comparison, Numbers, setting, versus
 
 FRACTION = 0.5
 """Share of the parameters of separate models up to which TAPS has "a fraction" of them."""
+MAINS = {"digit_8": "digit 8", "article_6": "shirt"}
+"""Main task among twenty to what it is."""
 
 
 def _over(conditions: Sequence[str], method: str, other: str) -> Callable[[Numbers], list[Comparison]]:
@@ -52,11 +54,11 @@ ARCHITECTURES: tuple[Claim, ...] = (
             id="A2",
             source="arXiv 1903.12117",
             sentence="With many tasks, routing is ahead of hard sharing.",
-            where=f"twenty tasks, {main}",
+            where=f"twenty tasks, {called}",
             figure="architectures_twenty",
             comparisons=_over([f"twenty tasks, {main}"], "routed", "hard sharing"),
         )
-        for main in ("digit_8", "article_6")
+        for main, called in MAINS.items()
     ),
     _claim(
         id="A3",

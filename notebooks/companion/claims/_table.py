@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -178,7 +179,9 @@ def matrices(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def _broken(place: str) -> str:
     """A narrow label."""
-    return place.replace(" toy", "\ntoy").replace(" pair", "\npair").replace("each digit in turn", "")
+    for wide, narrow in (("Multi-", "Multi-\n"), ("WinoG", "Wino-\nG"), ("each digit in turn", "")):
+        place = place.replace(wide, narrow)
+    return re.sub(" (toy|pair|tasks)", r"\n\1", place).strip()
 
 
 def _studies_first(place: str) -> tuple[int, str]:
