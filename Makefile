@@ -1,9 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Which execution of a notebook is the one that is kept in notebooks/.
-SHOWN := alphavil=quick/alphavil claims=claims clean_rows=clean_rows hydalearn_drift=hydalearn_drift \
-	label_noise=label_noise_mnist loss_weighting_comparison=quick/loss_weighting_comparison \
-	published_baselines=published_baselines toy_regression=synthetic your_data=your_data
+SHOWN := alphavil=quick/alphavil architectures=quick/architectures claims=claims clean_rows=clean_rows \
+	hydalearn_drift=hydalearn_drift label_noise=label_noise_mnist language_tasks=quick/language_tasks \
+	loss_weighting_comparison=quick/loss_weighting_comparison published_baselines=published_baselines \
+	toy_regression=synthetic your_data=your_data
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Where the companion of the notebooks is found.

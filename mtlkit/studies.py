@@ -8,7 +8,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import joblib
@@ -448,7 +448,23 @@ def _fit(candidate: Candidate, **options) -> Runs:
         torch.set_num_threads(threads)
     if runs.interrupted:
         raise KeyboardInterrupt
-    return runs
+    return measured(runs) if hasattr(candidate.model, "measures") else runs
+
+
+def measured(runs: Runs) -> Runs:
+    """The runs with a row per seed for each number that its model tells of itself (``measures``).
+
+    They stand at the selected epoch, under the training split and the main task.
+    """
+    first = runs.frame.groupby("seed", sort=False).first()
+    rows = [
+        {"seed": seed, "epoch": epoch, "metric": metric, "value": value, **first.loc[seed, ["dataset", "method"]]}
+        | {"split": "train", "task": runs.main, "diverged": first.loc[seed, "diverged"]}
+        for seed, epoch in runs.selected().items()
+        for metric, value in runs.model(seed).measures().items()
+    ]
+    added = pd.DataFrame(rows)[runs.frame.columns].astype(runs.frame.dtypes)
+    return replace(runs, frame=pd.concat([runs.frame, added], ignore_index=True))
 
 
 def _meta_loss(runs: Runs) -> float:

@@ -29,7 +29,7 @@ FLOORS = {
         "estimator", "studies", "levels", "your_data",
     ],
     "companion": [
-        "tables", "dynamics", "paired", "published", "claims", "figures", "notebook", "full",
+        "tables", "dynamics", "paired", "published", "claims", "figures", "architectures", "notebook", "full",
     ],
 }  # fmt: skip
 """The two rooms, each from the ground up; the companion stands on mtlkit."""

@@ -61,6 +61,13 @@ LOOKS = {
     "DIW": (BLUE, ":", "h"),
     "ForkMerge": (ORANGE, "-.", ">"),
     "MetaTartan": (GREEN, "--", "H"),
+    "hard sharing": (BLACK, "-", "o"),
+    "separate models": (GREEN, "-.", "s"),
+    "low level": (RED, "-", "D"),
+    "routed": (ORANGE, "--", "d"),
+    "wide trunk": (SKY, "-", "P"),
+    "two backbones": (BLUE, "-", "^"),
+    "TAPS": (PURPLE, "-", "p"),
 }
 """Colour (Okabe and Ito's, safe for colour-blind readers), line and marker of a method; others are grey."""
 
@@ -441,7 +448,7 @@ def verdicts(panels: Mapping[str, pd.DataFrame]) -> Figure:
         for verdict, (marker, face, edge) in VERDICTS.items():
             rows, columns = np.nonzero(table.to_numpy() == verdict)
             axis.scatter(columns, rows, s=60, marker=marker, facecolors=face, edgecolors=edge, label=verdict, zorder=3)
-        axis.set_xticks(range(table.shape[1]), table.columns, fontsize=8)
+        axis.set_xticks(range(table.shape[1]), table.columns, fontsize=7)
         axis.set_yticks(range(len(table)), table.index, fontsize=9)
         axis.set(xlim=(-0.5, widest - 0.5), ylim=(len(table) - 0.5, -0.5), title=title)
         axis.hlines(range(len(table)), -0.5, table.shape[1] - 0.5, color=GREY, alpha=0.3, linewidth=0.8)
@@ -450,4 +457,39 @@ def verdicts(panels: Mapping[str, pd.DataFrame]) -> Figure:
         axis.spines[:].set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(VERDICTS), fontsize=8)
+    return figure
+
+
+@_styled
+def side_by_side(
+    table: pd.DataFrame, *, label: str, floors: Mapping[str, Mapping[str, float]], names: Sequence[str] | None = None
+) -> Figure:
+    """Conditions from left to right, in each the methods side by side: mean and 95 % interval, floors as dashes.
+
+    Args:
+        table: indexed by condition and method: ``mean``, ``low``, ``high``.
+        label: of the vertical axis.
+        floors: condition to the names and levels of its floors.
+        names: of the conditions on the axis, in the table's order; their own when None.
+    """
+    conditions = list(dict.fromkeys(table.index.get_level_values(0)))
+    methods = list(dict.fromkeys(table.index.get_level_values(1)))
+    figure, axes = _figure(1, width=2.5 + 1.5 * len(conditions), height=3.6)
+    axis = axes[0, 0]
+    for number, method in enumerate(methods):
+        rows = table.xs(method, level=1)
+        places = [conditions.index(c) + 0.7 * ((number + 0.5) / len(methods) - 0.5) for c in rows.index]
+        colour, _, marker = look(method)
+        axis.vlines(places, rows["low"], rows["high"], color=colour, linewidth=2)
+        axis.plot(places, rows["mean"], marker, color=colour, markersize=7, label=method)
+    for place, condition in enumerate(conditions):
+        for name, level in floors.get(condition, {}).items():
+            colour, line = FLOORS.get(name, (GREY, ":"))
+            bounds = (place - 0.42, place + 0.42)
+            axis.hlines(level, *bounds, color=colour, linestyle=line, label=name if place == 0 else None)
+    axis.set_xticks(range(len(conditions)), names or conditions)
+    axis.grid(axis="x", visible=False)
+    axis.set_ylabel(label)
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center")
     return figure

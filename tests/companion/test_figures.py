@@ -153,3 +153,16 @@ def test_growth_has_a_row_for_each_label():
     assert [axis.get_xlabel() for axis in axes] == ["batch", "tasks"] * 2
     assert axes[3].lines[1].get_xydata().tolist() == [[10.0, 3.0], [100.0, 9.0]]
     assert [tick.get_text() for tick in axes[0].get_xticklabels()] == ["10", "100"]
+
+
+def test_side_by_side_has_every_method_of_every_condition():
+    cells = {(c, m): (v, v - 0.1, v + 0.1) for c, m, v in (("x", "Uniform", 0.5), ("x", "DIW", 0.7), ("y", "DIW", 0.2))}
+    table = pd.DataFrame.from_dict(cells, "index", columns=["mean", "low", "high"])
+    table.index = pd.MultiIndex.from_tuples(table.index)
+    axis = figures.side_by_side(table, label="accuracy", floors={"x": {"constant": 0.4}}, names=["ex", "why"]).axes[0]
+    drawn = {line.get_label(): dict(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in axis.lines}
+    assert list(drawn["Uniform"].values()) == [0.5]
+    assert list(drawn["DIW"].values()) == [0.7, 0.2]
+    assert [round(place) for place in drawn["DIW"]] == [0, 1]
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["ex", "why"]
+    assert figures.FLOORS["constant"][0] == figures.BLACK

@@ -31,6 +31,7 @@ DERIVED: dict[str, Callable[[Callable[..., pd.Series]], pd.Series]] = {
         NEAR_ZERO * of("noisy_labels") / (1 - of("noisy_labels") + NEAR_ZERO * of("noisy_labels"))
     ),
     "auxiliary_share_change": lambda of: of("auxiliary_share_after") - of("auxiliary_share_before"),
+    "share_of_separate_models": lambda of: of("parameters") / of("parameters", "separate models"),
     "log_gain_over_single_task": lambda of: np.log(of("loss", "single task")) - np.log(of("loss")),
 }
 """Metrics that follow from those of a table: from a function of a metric, and of another method where one is named."""

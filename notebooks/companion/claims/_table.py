@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -119,9 +120,11 @@ TITLES = {
     "alphavil": "Multi-MNIST",
     "loss_weighting_comparison": "",
     "hydalearn_drift": "",
+    "language_tasks": "",
+    "architectures": "",
 }
 """Study to what a reader calls its data."""
-PANELS = {"S": "SLGrad", "H": "HydaLearn", "V": "αVIL", "G": "Loss weighting strategies"}
+PANELS = {"S": "SLGrad", "H": "HydaLearn", "V": "αVIL", "G": "Loss weighting strategies", "A": "Architectures"}
 """First letter of a claim to what it is about."""
 IN_SHORT = {
     "S1": "lowest loss",
@@ -136,6 +139,10 @@ IN_SHORT = {
     "G1": "no gain over single-task training",
     "G2": "no strategy is best everywhere",
     "G3": "gains shrink as data grow",
+    "A1": "low-level auxiliaries belong to a low layer",
+    "A2": "routing ahead with many tasks",
+    "A3": "two backbones ahead of a wide trunk",
+    "A4": "TAPS near separate models, and smaller",
 }
 """Claim to a few words."""
 
@@ -157,7 +164,9 @@ def matrices(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def _broken(place: str) -> str:
     """A narrow label."""
-    return place.replace(" toy", "\ntoy").replace(" pair", "\npair").replace("each digit in turn", "")
+    for wide, narrow in (("Multi-", "Multi-\n"), ("WinoG", "Wino-\nG"), ("each digit in turn", "")):
+        place = place.replace(wide, narrow)
+    return re.sub(" (toy|pair|tasks)", r"\n\1", place).strip()
 
 
 def _studies_first(place: str) -> tuple[int, str]:
