@@ -28,7 +28,8 @@ FLOORS = {
         "engine", "training", "estimator", "studies", "levels", "your_data",
     ],
     "companion": [
-        "tables", "dynamics", "paired", "published", "claims", "figures", "notebook", "full",
+        "tables", "dynamics", "paired", "published", "methods", "claims", "figures", "show", "notebook", "full",
+        "site",
     ],
 }  # fmt: skip
 """The two rooms, each from the ground up; the companion stands on mtlkit."""
