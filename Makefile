@@ -1,9 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Which execution of a notebook is the one that is kept in notebooks/.
-SHOWN := alphavil=quick/alphavil claims=claims clean_rows=clean_rows hydalearn_drift=hydalearn_drift \
-	label_noise=label_noise_mnist loss_weighting_comparison=quick/loss_weighting_comparison \
-	published_baselines=published_baselines toy_regression=synthetic your_data=your_data
+SHOWN := add_a_method=add_a_method alphavil=quick/alphavil claims=claims clean_rows=clean_rows \
+	hydalearn_drift=hydalearn_drift label_noise=label_noise_mnist \
+	loss_weighting_comparison=quick/loss_weighting_comparison methods=methods \
+	published_baselines=published_baselines toy_regression=synthetic your_data=your_data your_model=your_model
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Where the companion of the notebooks is found.

@@ -183,10 +183,12 @@ def ranking(
         axis.set_title(title)
     axes[0, 0].set_yticks(range(len(order)), order, fontsize=9)
     axes[0, 0].set_ylim(-0.6, len(order) - 0.4)
-    figure.supxlabel(f"{label}; {INTERVAL}", fontsize=9)
-    if floors is not None:
+    says = f"{label}; {INTERVAL}"
+    if floors is None:
+        figure.supxlabel(says, fontsize=9)
+    else:
         handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, title=says, title_fontsize=9)
     return figure
 
 
@@ -570,3 +572,51 @@ def _grouped(axis: Axes, names: Sequence[str], x: np.ndarray, y: float) -> None:
         broken = name if (x[end] - x[start] + 1) * 4 > len(name) else name.replace(" ", "\n")
         axis.text((x[start] + x[end]) / 2, y, broken, ha="center", fontsize=7.5, linespacing=0.9)
         start = end + 1
+
+
+PARTS = {"main, right labels": BLUE, "main, wrong labels": RED, "helpful": GREEN, "unrelated": "#BBBBBB"}
+"""Where weight can go in the guide to the methods, and its colour."""
+
+
+@_styled
+def stacked_shares(panels: Mapping[str, pd.DataFrame], columns: int = 5) -> Figure:
+    """Where the weight goes over training: areas on top of each other that sum to 1, a panel per method.
+
+    Args:
+        panels: title to shares, a row per epoch, a column for each of :data:`PARTS`.
+    """
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(6.6, 1.15 * rows + 0.5))
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
+    for axis, (title, table) in zip(axes.flat, panels.items(), strict=False):
+        areas = axis.stackplot(
+            table.index, table[list(PARTS)].T, colors=list(PARTS.values()), edgecolor="white", linewidth=0.4
+        )
+        axis.set(xlim=(table.index[0], table.index[-1]), ylim=(0, 1), xticks=[], yticks=[0, 1])
+        axis.set_title(title, fontsize=8.5)
+        axis.tick_params(labelsize=8, length=2)
+        axis.grid(False)
+    figure.supylabel("share of the weight over training", fontsize=9)
+    figure.legend(areas, PARTS, loc="outside lower center", ncols=4, fontsize=8.5)
+    return figure
+
+
+@_styled
+def curves(table: pd.DataFrame, *, label: str, along: str = "step") -> Figure:
+    """A line per column over its index.
+
+    Args:
+        label: of the vertical axis.
+        along: what the index counts.
+    """
+    figure = Figure(figsize=(6.0, 2.9))
+    axis = figure.subplots()
+    for name, column in table.items():
+        colour, line, _ = look(name)
+        axis.plot(column.index, column, line, color=colour, label=name)
+    axis.set(xlabel=along, ylabel=label)
+    _spread_out(axis, table.to_numpy().ravel(), "y")
+    axis.legend(fontsize=9)
+    return figure

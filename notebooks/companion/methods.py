@@ -149,7 +149,9 @@ def _parts(of: object) -> Described:
     equations = list(itertools.takewhile(_equation, paragraphs[first:start]))
     symbols = [part for part in paragraphs[:start] if part not in equations]
     lines = [line.strip() for part in equations for line in part.splitlines()]
-    return Described(_one_line(says), lines, *(" ".join(map(_one_line, some)) for some in (symbols, paragraphs[start:])))
+    return Described(
+        _one_line(says), lines, *(" ".join(map(_one_line, some)) for some in (symbols, paragraphs[start:]))
+    )
 
 
 def _one_line(text: str) -> str:

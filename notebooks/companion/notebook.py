@@ -55,14 +55,16 @@ def canonical(notebook: NotebookNode) -> NotebookNode:
 
 
 def _plain(output: NotebookNode) -> NotebookNode | None:
-    """An output without widget views, with no metadata but alternative texts, or None if nothing of it may be stored."""
+    """An output without widget views, of its metadata the alternative texts; None if nothing of it may be stored."""
     if output.output_type == "stream" and output.name == "stderr":
         return None
     if "data" in output:
         if any("widget" in kind for kind in output.data):
             return None
         pictures = {kind: value for kind, value in output.metadata.items() if kind.startswith("image/")}
-        output.metadata = NotebookNode({kind: {"alt": value["alt"]} for kind, value in pictures.items() if "alt" in value})
+        output.metadata = NotebookNode(
+            {kind: {"alt": value["alt"]} for kind, value in pictures.items() if "alt" in value}
+        )
     return output
 
 

@@ -130,7 +130,9 @@ def picture(table: pd.DataFrame) -> str:
 
 def key() -> str:
     """What the marks mean."""
-    return ", ".join(f"{mark} {verdict.replace('here', 'yet' if mark == '·' else '').strip()}" for verdict, mark in MARKS.items())
+    return ", ".join(
+        f"{mark} {verdict.replace('here', 'yet' if mark == '·' else '').strip()}" for verdict, mark in MARKS.items()
+    )
 
 
 def slim(table: pd.DataFrame) -> str:

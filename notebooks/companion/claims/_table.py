@@ -183,9 +183,7 @@ def matrices(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     A cell is empty where a test is not asked of that data.
     """
     found, rows = {}, placed(table)
-    rows = rows.assign(
-        text=rows["claim"] + " " + rows["claim"].map(IN_SHORT), test=rows["what"].replace(BRIEFLY)
-    )
+    rows = rows.assign(text=rows["claim"] + " " + rows["claim"].map(IN_SHORT), test=rows["what"].replace(BRIEFLY))
     order = {name: number for number, name in enumerate(dict.fromkeys(TITLES.values()))}
     for letter, title in PANELS.items():
         own = rows[rows["claim"].str[0] == letter]
@@ -219,7 +217,9 @@ def gains(table: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
         ends = sorted((sign * least["low"], sign * least["high"]))
         where = ", ".join(filter(None, [row.data, row.place]))
         group = f"{row.claim} {PANELS[row.claim[0]]}: {IN_SHORT[row.claim]}"
-        found.append((group, f"{where}: against {least['against']}", sign * least["difference"], *ends, least["outcome"]))
+        found.append(
+            (group, f"{where}: against {least['against']}", sign * least["difference"], *ends, least["outcome"])
+        )
     return pd.DataFrame(found, columns=["group", "label", "gain", "low", "high", "outcome"])
 
 
@@ -238,7 +238,9 @@ def short(table: pd.DataFrame) -> pd.DataFrame:
         counts = part["verdict"].value_counts()
         marks = [f"{counts[verdict]}{mark}" for verdict, mark in list(MARKS.items())[:-1] if verdict in counts]
         text = f"[{' '.join(marks)}](notebooks/{notebook}.ipynb)" if marks else MARKS[VERDICTS[-1]]
-        cells.setdefault(f"{claim} {PANELS[claim[0]].split()[-1]}: {IN_SHORT[claim]}", {}).setdefault(data, []).append(text)
+        cells.setdefault(f"{claim} {PANELS[claim[0]].split()[-1]}: {IN_SHORT[claim]}", {}).setdefault(data, []).append(
+            text
+        )
     shown = pd.DataFrame.from_dict(
         {claim: {data: " ".join(texts) for data, texts in row.items()} for claim, row in cells.items()}, orient="index"
     )
