@@ -10,12 +10,13 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Where the companion of the notebooks is found.
 export PYTHONPATH := $(CURDIR)/notebooks
 
-.PHONY: help reproduce test lint lab notebooks speed full check-result clean
+.PHONY: help reproduce test lint lab site notebooks speed full check-result clean
 
 help:
 	@echo "make reproduce  set up .venv, run every study again, compare tables and figures with the committed ones"
 	@echo "make test       set up .venv, lint, unit tests, notebook tests"
 	@echo "make lab        JupyterLab on the notebooks"
+	@echo "make site       pages of the README, the notebooks and the docstrings in build/site/pages, checked"
 	@echo "make speed      measure what weightings, seeds and branches cost, as ratios, and store the notebook"
 	@echo "make full       train what data/results lacks of the studies at full scale: hours, can be stopped and goes on"
 	@echo "make check-result  train some stored fits again and compare"
@@ -46,6 +47,10 @@ test: lint
 
 lab: .venv/installed
 	$(BIN)/jupyter lab notebooks
+
+# Works from file://, and loads nothing from elsewhere.
+site: .venv/installed
+	$(BIN)/python -m companion.site build/site
 
 notebooks: .venv/installed
 	$(BIN)/dvc repro

@@ -145,8 +145,8 @@ def _parts(of: object) -> Described:
     text = re.split(r"\n(?:Args:|Attributes:|Raises:|>>>)", inspect.getdoc(of))[0]
     says, *paragraphs = text.strip().split("\n\n")
     start = next((n for n, part in enumerate(paragraphs) if part.startswith("Source:")), len(paragraphs))
-    first = next((n for n, part in enumerate(paragraphs[:start]) if _equation(part)), start)
-    equations = list(itertools.takewhile(_equation, paragraphs[first:start]))
+    first = next((n for n, part in enumerate(paragraphs[:start]) if is_equation(part)), start)
+    equations = list(itertools.takewhile(is_equation, paragraphs[first:start]))
     symbols = [part for part in paragraphs[:start] if part not in equations]
     lines = [line.strip() for part in equations for line in part.splitlines()]
     return Described(
@@ -158,7 +158,7 @@ def _one_line(text: str) -> str:
     return re.sub(r":(?:class|func|mod|meth|data):`~?([^`]*)`", r"`\1`", " ".join(text.split())).replace("``", "`")
 
 
-def _equation(text: str) -> bool:
+def is_equation(text: str) -> bool:
     """Whether a paragraph is one: indented, or mostly signs."""
     words = re.findall(r"\b[a-z]{4,}\b", text)
     return text.startswith(" ") or (len(words) < 10 and bool(re.search(r"[=←Σ]", text)) and "`" not in text)
