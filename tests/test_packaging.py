@@ -28,7 +28,7 @@ FLOORS = {
         "engine", "training", "estimator", "studies", "levels", "your_data",
     ],
     "companion": [
-        "tables", "dynamics", "paired", "published", "methods", "claims", "figures", "show", "notebook", "full",
+        "tables", "dynamics", "paired", "published", "methods", "claims", "figures", "show", "recipe", "notebook", "full",
         "site",
     ],
 }  # fmt: skip

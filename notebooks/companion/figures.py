@@ -131,15 +131,22 @@ def _settled(svg: str) -> str:
 
 INTERVAL = "mean and 95 % interval over seeds"
 """What a mark with a bar is."""
-DECADE = 10.0
+WIDE = 5.0
 """Ratio of the largest to the smallest value from which an axis is logarithmic."""
 
 
 def _spread_out(axis: Axes, values: np.ndarray, along: str = "x") -> None:
-    """A logarithmic axis where the values span a decade."""
+    """A logarithmic axis where the values span most of a decade."""
     finite = values[np.isfinite(values)]
-    if len(finite) and finite.min() > 0 and finite.max() > DECADE * finite.min():
+    if len(finite) and finite.min() > 0 and finite.max() > WIDE * finite.min():
         axis.set(**{f"{along}scale": "log"})
+        low, high = getattr(axis, f"get_{along}lim")()
+        for digits in ((1, 2, 5), (1, 3), (1,)):
+            ticks = [n * 10.0**k for k in range(-6, 7) for n in digits if low <= n * 10.0**k <= high]
+            if len(ticks) <= 6:
+                break
+        getattr(axis, f"set_{along}ticks")(ticks, [f"{tick:g}" for tick in ticks])
+        axis.minorticks_off()
 
 
 @_styled
@@ -209,30 +216,34 @@ def reached(
         floors: title to the names and levels of the floors, drawn as lines across.
     """
     columns = min(len(panels), 2)
-    figure, axes = _figure(columns, -(-len(panels) // columns), width=6.6 / columns, height=2.7, sharey=True)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(6.6, 2.6 * rows + 0.9))
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
-    drawn = {}
+    drawn, values = {}, []
     for axis, (title, runs) in zip(axes.flat, panels.items(), strict=False):
         for run in runs:
-            band = _so_far(run).apply(interval).T
+            band = so_far(run).apply(interval).T.astype(float)
             colour, line, _ = look(run.method)
-            axis.plot(band.index * steps_per_epoch, band["mean"], line, color=colour, label=run.method)
-            low, high = band["low"].astype(float), band["high"].astype(float)
-            axis.fill_between(band.index * steps_per_epoch, low, high, color=colour, alpha=0.15, linewidth=0)
-            steps = max(band.index[-1] * steps_per_epoch, 2 * steps_per_epoch)
-            axis.set_xlim(steps_per_epoch, max(axis.get_xlim()[1] if axis.lines[1:] else 0, steps))
+            steps = band.index * steps_per_epoch
+            axis.plot(steps, band["mean"], line, color=colour, label=run.method)
+            axis.fill_between(steps, band["low"], band["high"], color=colour, alpha=0.15, linewidth=0)
+            values.append(band["mean"])
         _floors(axis, floors.get(title, {}), across=True)
-        axis.set(title=title, xlabel="steps", xscale="log")
+        axis.set(title=title, xlabel="steps")
         handles, labels = axis.get_legend_handles_labels()
         drawn |= dict(zip(labels, handles, strict=True))
+    for axis in axes.flat[: len(panels)]:
+        _spread_out(axis, np.concatenate(values), "y")
+        _spread_out(axis, np.array([steps_per_epoch, axis.get_xlim()[1]]))
     for axis in axes[:, 0]:
         axis.set_ylabel(label)
-    figure.legend(drawn.values(), drawn, loc="outside lower center", ncols=2, fontsize=9)
+    figure.legend(drawn.values(), drawn, loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
 
-def _so_far(run: Runs) -> pd.DataFrame:
+def so_far(run: Runs) -> pd.DataFrame:
     """Test loss at the best epoch so far: a row per seed, a column per epoch from the first that may be selected."""
     rows = run.frame[(run.frame["task"] == run.main) & (run.frame["metric"] == "loss")]
     rows = rows[rows["epoch"] >= run.select_from]
@@ -286,7 +297,8 @@ def hero(
         right.plot([row["low"], row["high"]], [place, place], "-", color=colour, linewidth=3)
         right.plot(row["mean"], place, marker, color=colour, markersize=7)
         right.annotate(
-            f"{row['mean']:.2f}", (row["high"], place), (5, 0), textcoords="offset points", va="center", fontsize=9
+            f"{row['mean']:.2f}", (row["high"], place), (5, 0), textcoords="offset points", va="center", fontsize=9,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )
     _floors(right, floors, across=False)
     right.set_yticks(range(len(order)), order, fontsize=9)
@@ -492,7 +504,7 @@ def around_drift(panels: Mapping[str, Mapping[str, pd.DataFrame]], *, after: int
         after: last epoch before the drift.
         columns: panels side by side.
     """
-    figure, axes = _figure(columns, -(-len(panels) // columns), width=2.7, height=2.5, sharex=True, sharey=True)
+    figure, axes = _figure(columns, -(-len(panels) // columns), width=3.2, height=2.2, sharex=True, sharey=True)
     for axis, (title, lines) in zip(axes.flat, panels.items(), strict=True):
         for (name, shares), (colour, line) in zip(lines.items(), ((RED, "-"), (BLUE, "--")), strict=False):
             band = shares.apply(interval).T
@@ -504,7 +516,7 @@ def around_drift(panels: Mapping[str, Mapping[str, pd.DataFrame]], *, after: int
         axis.set_xlabel("epoch")
     figure.supylabel("auxiliaries' share of the weight", fontsize="medium")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center")
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
     return figure
 
 
