@@ -28,8 +28,8 @@ FLOORS = {
         "engine", "training", "estimator", "studies", "levels", "your_data",
     ],
     "companion": [
-        "tables", "dynamics", "paired", "published", "methods", "claims", "figures", "show", "recipe", "notebook", "full",
-        "site",
+        "tables", "dynamics", "paired", "published", "methods", "claims", "figures", "show", "recipe", "noise",
+        "notebook", "full", "site",
     ],
 }  # fmt: skip
 """The two rooms, each from the ground up; the companion stands on mtlkit."""

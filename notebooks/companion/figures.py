@@ -186,7 +186,7 @@ def ranking(
             _floors(axis, floors.get(title, {}), across=False)
         elif reference in table.index:
             axis.axvline(table.loc[reference, "mean"], color=BLACK, linewidth=0.8, linestyle=":")
-        _spread_out(axis, table["mean"].to_numpy())
+        _spread_out(axis, np.array([*table["mean"], *(floors or {}).get(title, {}).values()]))
         axis.set_title(title)
     axes[0, 0].set_yticks(range(len(order)), order, fontsize=9)
     axes[0, 0].set_ylim(-0.6, len(order) - 0.4)
@@ -297,7 +297,12 @@ def hero(
         right.plot([row["low"], row["high"]], [place, place], "-", color=colour, linewidth=3)
         right.plot(row["mean"], place, marker, color=colour, markersize=7)
         right.annotate(
-            f"{row['mean']:.2f}", (row["high"], place), (5, 0), textcoords="offset points", va="center", fontsize=9,
+            f"{row['mean']:.2f}",
+            (row["high"], place),
+            (5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )
     _floors(right, floors, across=False)
@@ -497,7 +502,9 @@ def ratio_by_size(panels: Mapping[str, pd.DataFrame], *, label: str, size_label:
 
 @_styled
 def around_drift(panels: Mapping[str, Mapping[str, pd.DataFrame]], *, after: int, columns: int) -> Figure:
-    """The auxiliaries' share of the weight over training, mean and 95 % band over seeds, and when the drift sets in.
+    """The auxiliaries' share of the weight over training, and when the drift sets in.
+
+    Mean and 95 % band over seeds, while half of them still train.
 
     Args:
         panels: title to the lines of that panel: name to shares, a row per seed, a column per epoch.
@@ -507,7 +514,7 @@ def around_drift(panels: Mapping[str, Mapping[str, pd.DataFrame]], *, after: int
     figure, axes = _figure(columns, -(-len(panels) // columns), width=3.2, height=2.2, sharex=True, sharey=True)
     for axis, (title, lines) in zip(axes.flat, panels.items(), strict=True):
         for (name, shares), (colour, line) in zip(lines.items(), ((RED, "-"), (BLUE, "--")), strict=False):
-            band = shares.apply(interval).T
+            band = shares.loc[:, shares.notna().sum() >= len(shares) / 2].apply(interval).T
             axis.plot(band.index, band["mean"], line, color=colour, label=name)
             axis.fill_between(band.index, band["low"], band["high"], color=colour, alpha=0.15, linewidth=0)
         axis.axvline(after + 0.5, color=BLACK, linewidth=0.8, linestyle=":", label="drift sets in")

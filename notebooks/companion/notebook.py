@@ -99,7 +99,7 @@ def _told(notebook: NotebookNode) -> None:
 
 
 def storable(notebook: NotebookNode) -> NotebookNode:
-    """An executed notebook as it is kept in ``notebooks/``: without the injected cell, counts from 1, finding on top."""
+    """An executed notebook as it is kept in ``notebooks/``: no injected cell, counts from 1, finding on top."""
     notebook = canonical(notebook)
     _told(notebook)
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]

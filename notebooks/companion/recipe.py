@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,8 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from companion import figures, paired, tables
+from companion.claims import LATE
+from companion.claims._rules import CONSTANT
 from mtlkit import studies
 from mtlkit.datasets import Dataset
 from mtlkit.levels import levels
@@ -99,6 +101,23 @@ def against(numbers: pd.DataFrame, condition: str, method: str, other: str, metr
     return f"{abs(row['gain']):.3f} [{ends[0]:.3f}, {ends[1]:.3f}] {word} {other} ({mean:.3f})"
 
 
+def caution(numbers: pd.DataFrame, condition: str, method: str) -> str:
+    """Why a method's numbers decide nothing under a condition, as a sentence; empty if they may."""
+
+    def mean(name: str, metric: str) -> float:
+        rows = numbers[(numbers["condition"] == condition) & (numbers["method"] == name)]
+        return rows[rows["metric"] == metric]["value"].mean()
+
+    why = []
+    if mean(method, "loss") >= mean(CONSTANT, "loss"):
+        why.append("it is no better than a constant")
+    if (late := mean(method, "late")) > LATE:
+        why.append(f"{late:.0%} of its seeds still improved at the end of the training")
+    if mean(method, "edge") > 0:
+        why.append("its learning rate lies at the edge of those tried")
+    return f" No verdict on {method}: {listed(why)}." if why else ""
+
+
 def listed(parts: Sequence[str]) -> str:
     """Parts of a sentence: a, b and c."""
     return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
@@ -120,3 +139,18 @@ def overtaken(runs: Mapping[str, Runs], method: str, other: str, steps_per_epoch
         return f"{method} stays above {other}" if not below.any() else f"{method} ends above {other}"
     start = int(np.flatnonzero(~below)[-1]) + 2 if not below.all() else 1
     return f"{method} is below {other} from step {start * steps_per_epoch:,} on"
+
+
+def gain(numbers: pd.DataFrame, condition: str, method: str, other: str, metric: str = "loss") -> float:
+    """By how much a method's mean loss lies below another's, over the same seeds."""
+    own = numbers[numbers["condition"] == condition]
+    return paired.gains(own, metric, other).set_index("method").loc[method, "gain"]
+
+
+def joined(parts: Iterable[Trained]) -> Trained:
+    """Several conditions that were trained one after the other, as one."""
+    outcomes, floors = {}, {}
+    for part in parts:
+        outcomes |= part.outcomes
+        floors |= part.floors
+    return Trained(outcomes, floors)

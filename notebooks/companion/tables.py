@@ -175,7 +175,9 @@ def readable_gains(table: pd.DataFrame, columns: str = "condition") -> pd.DataFr
 
 def readable_intervals(table: pd.DataFrame, index: str | list[str], columns: str) -> pd.DataFrame:
     """Means with their intervals to read, two digits each, laid out as a pivot of a long table."""
-    text = [f"{m:.2f} [{low:.2f}, {high:.2f}]" for m, low, high in table[["mean", "low", "high"]].itertuples(index=False)]
+    text = [
+        f"{m:.2f} [{low:.2f}, {high:.2f}]" for m, low, high in table[["mean", "low", "high"]].itertuples(index=False)
+    ]
     order = table[index].drop_duplicates()
     rows = order.tolist() if isinstance(index, str) else list(order.itertuples(index=False, name=None))
     shown = table.assign(text=text).pivot(index=index, columns=columns, values="text")
