@@ -48,7 +48,7 @@ from companion.claims._rules import (
     test,
     versus,
 )
-from companion.claims._table import NONE, matrices, readable, sentences, short, table
+from companion.claims._table import NONE, gains, matrices, readable, sentences, short, table
 
 __all__ = [
     "CLAIMS",
@@ -70,6 +70,7 @@ __all__ = [
     "counted",
     "every",
     "first",
+    "gains",
     "matrices",
     "most",
     "none_best",
