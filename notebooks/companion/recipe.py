@@ -36,18 +36,23 @@ class Trained:
         """Condition to the floors' mean test loss."""
         return tables.floor_means(self.floors)
 
-    def summaries(self, metrics: Sequence[str]) -> dict[str, pd.DataFrame]:
+    def summaries(self, metrics: Sequence[str], reference: str = "Uniform") -> dict[str, pd.DataFrame]:
         """Condition to its :func:`companion.tables.summary`."""
-        return {condition: tables.summary(outcome, metrics) for condition, outcome in self.outcomes.items()}
+        return {name: tables.summary(outcome, metrics, reference) for name, outcome in self.outcomes.items()}
 
     def losses(self) -> dict[str, pd.DataFrame]:
         """Condition to mean, low and high of the main task's test loss, a row per method."""
         found = {condition: tables.summary(outcome) for condition, outcome in self.outcomes.items()}
         return {c: t[t["at"] == "selected"].set_index("method")[["mean", "low", "high"]] for c, t in found.items()}
 
-    def numbers(self, metrics: Sequence[str], overlap: float = 0.0) -> pd.DataFrame:
-        """Every number for every seed, for the claims: :func:`companion.tables.protocol_table`."""
-        return tables.protocol_table(self.outcomes, self.floors, metrics, dict.fromkeys(self.outcomes, overlap))
+    def numbers(self, metrics: Sequence[str], overlap: float | Mapping[str, float] = 0.0) -> pd.DataFrame:
+        """Every number for every seed, for the claims: :func:`companion.tables.protocol_table`.
+
+        Args:
+            overlap: how much the seeds have in common, under all conditions or by condition.
+        """
+        shared = overlap if isinstance(overlap, Mapping) else dict.fromkeys(self.outcomes, overlap)
+        return tables.protocol_table(self.outcomes, self.floors, metrics, shared)
 
     def show_tuning(self, folder: str | None, names: str | Mapping[str, str]) -> None:
         """Per contender what was chosen, and whether a verdict may rest on it; the search behind it is saved.
@@ -94,11 +99,12 @@ def against(numbers: pd.DataFrame, condition: str, method: str, other: str, metr
     own = numbers[numbers["condition"] == condition]
     row = paired.gains(own, metric, other).set_index("method").loc[method]
     mean = own[(own["method"] == other) & (own["metric"] == metric)]["value"].mean()
-    ends = sorted((abs(row["low"]), abs(row["high"])))
     if row["low"] <= 0 <= row["high"]:
         return f"level with {other} ({mean:.3f})"
-    word = "below" if row["gain"] > 0 else "above"
-    return f"{abs(row['gain']):.3f} [{ends[0]:.3f}, {ends[1]:.3f}] {word} {other} ({mean:.3f})"
+    low, high = sorted((abs(row["low"]), abs(row["high"])))
+    return (
+        f"{abs(row['gain']):.3f} [{low:.3f}, {high:.3f}] {'below' if row['gain'] > 0 else 'above'} {other} ({mean:.3f})"
+    )
 
 
 def caution(numbers: pd.DataFrame, condition: str, method: str) -> str:
