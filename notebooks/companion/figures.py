@@ -68,6 +68,9 @@ LOOKS = {
     "Uncertainty": (GREEN, ":", "8"),
     "single task, forward correction": (GREEN, "--", "s"),
     "Uniform, forward correction": (BLACK, "--", "o"),
+    "constant": (BLACK, ":", "_"),
+    "linear model": (GREY, "--", "x"),
+    "linear model, clean rows": (GREY, "-.", "+"),
 }
 """Colour (Okabe and Ito's, safe for colour-blind readers), line and marker of a method; others are grey."""
 
@@ -92,8 +95,16 @@ def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return drawn
 
 
+VARIANTS = (", as published", ", twice the steps", ", linear head", ", look-ahead")
+"""Ends of the name of a variant, which looks like its method but is dotted."""
+
+
 def look(method: str) -> tuple[str, str, str]:
     """Colour, line style and marker of a method."""
+    for end in VARIANTS:
+        if method.endswith(end):
+            colour, _, marker = look(method.removesuffix(end))
+            return colour, ":", marker
     return LOOKS.get(method, (GREY, ":", "."))
 
 
@@ -186,7 +197,8 @@ def ranking(
             _floors(axis, floors.get(title, {}), across=False)
         elif reference in table.index:
             axis.axvline(table.loc[reference, "mean"], color=BLACK, linewidth=0.8, linestyle=":")
-        _spread_out(axis, np.array([*table["mean"], *(floors or {}).get(title, {}).values()]))
+        if lower_is_better:
+            _spread_out(axis, np.array([*table["mean"], *(floors or {}).get(title, {}).values()]))
         axis.set_title(title)
     axes[0, 0].set_yticks(range(len(order)), order, fontsize=9)
     axes[0, 0].set_ylim(-0.6, len(order) - 0.4)
@@ -364,7 +376,7 @@ def trajectories(runs: Sequence[Runs], metrics: Mapping[str, str]) -> Figure:
     Args:
         metrics: metric of the frame (such as ``alpha``) to the label of its axis.
     """
-    figure, axes = _figure(len(runs), len(metrics), width=4.0, height=2.6, sharex=True, sharey="row")
+    figure, axes = _figure(len(runs), len(metrics), width=3.2, height=2.1, sharex=True, sharey="row")
     for row, (metric, label) in zip(axes, metrics.items(), strict=True):
         for axis, run in zip(row, runs, strict=True):
             rows = run.frame[run.frame["metric"] == metric]
@@ -478,7 +490,7 @@ def ratio_by_size(panels: Mapping[str, pd.DataFrame], *, label: str, size_label:
         label: of the ratio.
     """
     columns = 3
-    figure, axes = _figure(columns, -(-len(panels) // columns), width=2.9, height=2.3, sharex=True, sharey=True)
+    figure, axes = _figure(columns, -(-len(panels) // columns), width=2.2, height=1.9, sharex=True, sharey=True)
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
     for axis, (title, table) in zip(axes.flat, panels.items(), strict=False):
@@ -496,7 +508,7 @@ def ratio_by_size(panels: Mapping[str, pd.DataFrame], *, label: str, size_label:
     figure.supxlabel(size_label, fontsize="medium")
     figure.supylabel(label, fontsize="medium")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center")
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
 
 
