@@ -29,7 +29,8 @@ FLOORS = {
         "estimator", "studies", "levels", "your_data",
     ],
     "companion": [
-        "tables", "dynamics", "paired", "published", "claims", "figures", "architectures", "notebook", "full",
+        "tables", "dynamics", "paired", "published", "methods", "claims", "figures", "architectures", "show", "recipe",
+        "noise", "notebook", "full", "site",
     ],
 }  # fmt: skip
 """The two rooms, each from the ground up; the companion stands on mtlkit."""

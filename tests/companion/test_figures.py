@@ -48,6 +48,27 @@ def test_every_method_has_one_look_and_unknown_ones_are_grey():
     looks = list(figures.LOOKS.values())
     assert len(set(looks)) == len(looks)
     assert figures.look("something else")[0] == figures.GREY
+    colour, line, marker = figures.look("SLGrad, as published")
+    assert (colour, marker) == (figures.look("SLGrad")[0], figures.look("SLGrad")[2])
+    assert line != figures.look("SLGrad")[1]
+
+
+def test_a_wide_span_has_a_logarithmic_axis_and_a_narrow_or_an_accuracy_has_not():
+    def scale(means, **options):
+        table = pd.DataFrame({"mean": means, "low": means, "high": means}, index=["a", "b"])
+        return figures.ranking({"t": table}, label="x", **options).axes[0].get_xscale()
+
+    assert scale([0.1, 0.9]) == "log"
+    assert scale([0.1, 0.4]) == "linear"
+    assert scale([0.1, 0.9], lower_is_better=False) == "linear"
+    assert scale([0.1, 0.2], floors={"t": {"constant": 1.0}}) == "log"
+
+
+def test_where_the_weight_goes_adds_up():
+    table = pd.DataFrame([[0.4, 0.1, 0.3, 0.2], [0.2, 0.2, 0.3, 0.3]], columns=list(figures.PARTS), index=[1, 2])
+    axis = figures.stacked_shares({"a": table}).axes[0]
+    tops = [max(area.get_paths()[0].vertices[:, 1]) for area in axis.collections]
+    assert tops == pytest.approx([0.4, 0.5, 0.8, 1.0])
 
 
 def test_trajectories_draw_what_the_method_reported():

@@ -11,11 +11,13 @@ import pandas as pd
 from mtlkit.levels import CLEAN, CONSTANT, LINEAR, TREES
 from mtlkit.stats import LEVEL, contrast
 from mtlkit.studies import LATE
-from mtlkit.tasks import lower_is_better
+from mtlkit.tasks import KINDS, lower_is_better
 
 VERDICTS = ("reproduced", "partly", "not reproduced", "opposite", "nothing learned here", "not tested here")
 UNDECIDED = ("nothing learned", "cut off", "edge")
 """Outcomes of a comparison that may not count towards a verdict."""
+TEST_METRICS = {"loss", *(name for kind in KINDS.values() for name in kind.metrics)}
+"""What is measured on test rows and has a direction."""
 MINIMUM = 10
 """Seeds that a verdict needs."""
 LEARNED, MATTERS = 0.1, 0.05
