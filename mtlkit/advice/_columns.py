@@ -20,7 +20,7 @@ LEAK_ROWS = 2000
 NUMBER, CATEGORY = "number", "category"
 MARKS = {"number, decimal point": ("[, ']", "."), "number, decimal comma": ("[. ']", ",")}
 """How text may hold numbers: what stands between thousands, and before decimals."""
-PARTS = ("year", "month", "weekday")
+PARTS = {"year": "year", "month": "month", "weekday": "day_of_week"}
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,12 @@ class Reader:
             column = cleaned(frame[name])
             if how.startswith("date"):
                 day = pd.to_datetime(column, errors="coerce", format="mixed", dayfirst=how != "date", utc=True).dt
-                found |= {f"{name}, {part}": getattr(day, part).astype(float) for part in PARTS}
+                found |= {f"{name}, {part}": getattr(day, of).astype(float) for part, of in PARTS.items()}
             elif how == CATEGORY:
                 found[name] = column.map(str, na_action="ignore").astype(object)
             else:
                 found[name] = numbers(column, how)
+                _check_size(found[name])
         return pd.DataFrame(found, index=frame.index)
 
 
@@ -85,15 +86,19 @@ def cleaned(column: pd.Series) -> pd.Series:
     elif isinstance(column.dtype, pd.IntervalDtype | pd.PeriodDtype):
         return column.astype(str).where(column.notna(), None)
     if pd.api.types.is_numeric_dtype(column):
-        values = column.to_numpy(float, na_value=np.nan)
-        beyond = np.flatnonzero(np.abs(values) > LARGEST)
-        if len(beyond):
-            what = "an infinite value" if np.isinf(values[beyond[0]]) else f"{values[beyond[0]]:g}"
-            raise Refused(
-                f"column {name!r} holds {what} (row {beyond[0]}), expected numbers below {LARGEST:g} in size; "
-                "leave an unknown value empty"
-            )
+        _check_size(column)
     return column
+
+
+def _check_size(column: pd.Series) -> None:
+    values = column.to_numpy(float, na_value=np.nan)
+    beyond = np.flatnonzero(np.abs(values) > LARGEST)
+    if len(beyond):
+        what = "an infinite value" if np.isinf(values[beyond[0]]) else f"{values[beyond[0]]:g}"
+        raise Refused(
+            f"column {column.name!r} holds {what} (row {beyond[0]}), expected numbers below {LARGEST:g} in size; "
+            "leave an unknown value empty"
+        )
 
 
 def numbers(column: pd.Series, how: str) -> pd.Series:
@@ -106,16 +111,17 @@ def numbers(column: pd.Series, how: str) -> pd.Series:
         shape = rf"[€$£]?\s?[-+]?(\d{{1,3}}(?P<mark>{between})\d{{3}}((?P=mark)\d{{3}})*|\d+)([{mark}]\d+)?\s?[%€$£]?"
         text = text.where(text.str.fullmatch(shape).fillna(False).astype(bool))
         text = text.str.replace(rf"[€$£%\s]|{between}", "", regex=True).str.replace(mark, ".", regex=False)
-    found = pd.to_numeric(text, errors="coerce").astype(float)
-    return found.where(found.abs() <= LARGEST)
+    return pd.to_numeric(text, errors="coerce").astype(float)
 
 
-def marks_of(column: pd.Series) -> str | None:
-    """How nearly all entries of a text column read as numbers, where they do."""
-    known = column.dropna()
-    shares = {how: numbers(known, how).notna().mean() for how in MARKS} if len(known) else {"": 0.0}
-    how = max(shares, key=shares.get)
-    return how if shares[how] > 0.9 else None
+def numbers_of(column: pd.Series) -> tuple[str, pd.Series]:
+    """How nearly all entries of a text column read as numbers ("number" where they do not), and what they read as."""
+    known, how = column.dropna(), NUMBER
+    if len(known) and numbers(known, NUMBER).notna().mean() < 0.9:
+        shares = {how: numbers(known, how).notna().mean() for how in MARKS}
+        best = max(shares, key=shares.get)
+        how = best if shares[best] > 0.9 else NUMBER
+    return how, numbers(column, how)
 
 
 def target_of(column: pd.Series, given: str | None) -> tuple[pd.Series, str, str]:
@@ -134,8 +140,7 @@ def target_of(column: pd.Series, given: str | None) -> tuple[pd.Series, str, str
     if known.nunique() == 1:
         raise Refused(f"target {name!r} is {known.iloc[0]!r} in every row, expected two different values or more")
     if not pd.api.types.is_numeric_dtype(known) and given not in ("binary", "multiclass"):
-        how = marks_of(column)
-        read = numbers(column, how or NUMBER)
+        _, read = numbers_of(column)
         strange = known[read[known.index].isna()]
         if 0 < len(strange) < len(known):
             raise Refused(
@@ -180,7 +185,7 @@ def input_of(column: pd.Series, as_date: bool) -> tuple[str | None, str, str, bo
     if as_date:
         if not (pd.api.types.is_datetime64_any_dtype(column) or dates(known)):
             raise Refused(f"column {column.name!r} holds {known.iloc[0] if len(known) else None!r}, expected dates")
-        day_first = not is_time(column) and known.map(str).str.match(r"(1[3-9]|[23]\d|\d\d?\.)\D?\d").any()
+        day_first = not is_time(column) and known.map(str).str.match(r"((1[3-9]|[23]\d)\D|\d\d?\.)").any()
         return "date, day first" if day_first else "date", "date", "its year, month and weekday", False
     if known.empty:
         return None, "empty", "no value in any row, left out", True
@@ -193,14 +198,15 @@ def input_of(column: pd.Series, as_date: bool) -> tuple[str | None, str, str, bo
     if pd.api.types.is_numeric_dtype(column):
         why = _far_out(known)
         return NUMBER, NUMBER, why, bool(why)
-    how = marks_of(column)
-    read = numbers(known, how or NUMBER)
+    how, read = numbers_of(known)
     strange = known[read.isna()]
     if len(strange) <= 0.1 * len(known):
-        first = read.first_valid_index()
-        parts = [f"text such as {known[first]!r} read as {read[first]:g}"] if how else []
-        parts += [f"{len(strange)} entries such as {strange.iloc[0]!r} are no numbers, taken as missing"][: len(strange)]
-        return how or NUMBER, NUMBER, "; ".join(parts), bool(parts)
+        first, parts = read.first_valid_index(), []
+        if how != NUMBER:
+            parts.append(f"text such as {known[first]!r} read as {read[first]:g}")
+        if len(strange):
+            parts.append(f"{len(strange)} entries such as {strange.iloc[0]!r} are no numbers, taken as missing")
+        return how, NUMBER, "; ".join(parts), bool(parts)
     count = known.map(str).nunique()
     if count > MAX_CATEGORIES:
         return None, "text", f"{count:,} different entries, more than {MAX_CATEGORIES}, left out", True

@@ -70,8 +70,8 @@ class Effort:
             return cls(10, 20, 64, 32)
         more = {"doublings": 2, "tuning": 5, "methods": WEIGHTED | MORE, "left_out": 99} if effort == "thorough" else {}
         if rows > 10_000:
-            return cls(50, 50, 256, 64, **more)
-        return cls(100, 30, 64 if rows <= 2000 else 128, 32, **more)
+            return cls(40, 40, 256, 64, **more)
+        return cls(50, 20, 64 if rows <= 2000 else 128, 32, **{"doublings": 1} | more)
 
 
 @dataclass(frozen=True)
@@ -121,12 +121,12 @@ def network(data: Dataset, effort: Effort) -> MultiTaskModel:
 
 
 def contenders(data: Dataset, effort: Effort) -> dict[str, Candidate]:
-    """The networks: the main task alone, all tasks with each weighting, and without each auxiliary in turn."""
+    """The networks: the main task alone, without each auxiliary in turn, and all tasks with each weighting."""
     main, *others = (task.name for task in data.tasks)
     parts = {SINGLE: [main]}
+    if 1 < len(others) <= effort.left_out:
+        parts |= {without(name): [main, *(n for n in others if n != name)] for name in others}
     if others:
-        if 1 < len(others) <= effort.left_out:
-            parts |= {without(name): [main, *(n for n in others if n != name)] for name in others}
         parts[EQUAL] = [main, *others]
     found = {}
     for name, tasks in parts.items():
@@ -149,23 +149,28 @@ def find(prepared: Prepared, effort: Effort, jobs: int) -> Found:
     tuning = [inner * r for r in range(min(effort.tuning, repetitions))]
     settings = _plain_settings(data, tuning, jobs)
     predictions = plain(data, table, settings, range(0, len(draws), inner), jobs)
-    options = fitting(data, effort)
+    candidates, options = contenders(data, effort), fitting(data, effort)
     outcome = studies.study(
-        contenders(data, effort),
+        {name: candidate for name, candidate in candidates.items() if not name.startswith(without(""))},
         seeds=len(draws),
-        lrs=(0.001, 0.003, 0.01) if effort.epochs > 10 else (0.01,),
+        lrs=(0.003, 0.01, 0.03) if effort.epochs > 10 else (0.01,),
         tuning_seeds=tuning,
-        more_lrs=2,
+        more_lrs=3,
         doublings=effort.doublings,
         jobs=jobs,
         label="networks, ",
         **options,
     )
-    for name, runs in outcome.runs.items():
-        predictions[name] = [committee(runs, data, range(r * inner, (r + 1) * inner)) for r in range(repetitions)]
-    choices = outcome.choices
+    choices, rates = outcome.choices, outcome.choices["lr"].to_dict()
     unfinished = choices.index[(choices["late"] > studies.LATE) | choices["edge"]].tolist()
-    return Found(predictions, settings | choices["lr"].to_dict(), outcome.runs, unfinished)
+    rates |= {name: rates[EQUAL] for name in candidates if name not in rates}
+    again = options | {"epochs": int(choices["epochs"].max())}
+    todo = [(name, rates[name]) for name in candidates if name not in outcome.runs]
+    rest = studies.fits(candidates, todo, "networks without an auxiliary", seeds=len(draws), jobs=jobs, **again)
+    runs = outcome.runs | {name: run for (name, _), run in rest.items()}
+    for name in candidates:
+        predictions[name] = [committee(runs[name], data, range(r * inner, (r + 1) * inner)) for r in range(repetitions)]
+    return Found(predictions, settings | rates, runs, unfinished)
 
 
 def fitting(data: Dataset, effort: Effort) -> dict[str, object]:

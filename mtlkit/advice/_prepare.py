@@ -161,7 +161,7 @@ def _repetitions(rows: int, entries: int) -> tuple[int, int]:
     """Repetitions of the five folds, and parts of each: more where rows are few and memory allows."""
     if rows > 2000 or entries > 1_000_000:
         return 1, 2 if rows <= 10_000 and entries <= 1_000_000 else 1
-    return 2, FOLDS
+    return 2, 2
 
 
 def _known(frame: pd.DataFrame, names: Sequence[str]) -> None:

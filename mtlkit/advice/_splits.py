@@ -84,11 +84,12 @@ def _folds(rows: np.ndarray, strata: np.ndarray, groups: np.ndarray | None, seed
             movable = strata[rows] >= 0
     used = rows[movable]
     splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
+    folds = FOLDS if groups is None else min(FOLDS, len(np.unique(groups[used])))
     found = []
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")
         together = None if groups is None else groups[used]
-        for _, chosen in splitter(FOLDS, shuffle=True, random_state=seed).split(used, strata[used], together):
+        for _, chosen in splitter(folds, shuffle=True, random_state=seed).split(used, strata[used], together):
             fold = used[chosen]
             apart = np.isin(rows, fold) if groups is None else np.isin(groups[rows], groups[fold])
             found.append((rows[~apart], fold))
