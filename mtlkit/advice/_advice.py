@@ -24,7 +24,7 @@ from mtlkit.advice._levels import (
     find,
     scorer,
     whole,
-    without,
+    only,
 )
 from mtlkit.advice._models import Model
 from mtlkit.advice._paired import contrast, promise, rows_needed
@@ -46,8 +46,8 @@ class Advice:
             95 % interval (``difference low`` to ``difference high``), adjusted ``p`` and ``verdict``.
         helps: networks that learn the auxiliaries too against one that does not: ``difference``, ``low``, ``high``,
             ``p`` (Holm), ``verdict``. Empty without auxiliaries.
-        which: the same for each auxiliary: equal weights with it against without it; the verdict is helps, hurts or
-            no difference.
+        which: the same for each auxiliary by itself, with equal weights and the learning rate of the main task alone;
+            the verdict is helps, hurts or no difference.
         suspects: rows whose label the other rows contradict, the most suspect first (``row`` from 0).
         check: how well several rankings found labels that were made wrong on purpose; the first one ordered
             ``suspects``.
@@ -160,7 +160,7 @@ def advise(
             "when you predict"
         )
     elif len(which) == 0:
-        told.append(f"{len(names)} auxiliaries: each is left out in turn only with effort='thorough'")
+        told.append(f"{len(names)} auxiliaries: each is tried by itself only with effort='thorough'")
     if effort == "quick":
         told.append("effort is 'quick': the networks are hardly trained")
     answers = [*verdicts.on_auxiliaries(helps, which), _on_suspects(order, check)]
@@ -219,12 +219,12 @@ class _Verdicts:
     def helps(self) -> pd.DataFrame:
         """See :attr:`Advice.helps`."""
         taught = [name for name in self.open if name.startswith("network") and name != SINGLE]
-        return self.against(SINGLE, [n for n in taught if not n.startswith(without(""))]).rename_axis("network")
+        return self.against(SINGLE, [n for n in taught if not n.startswith(only(""))]).rename_axis("network")
 
     def which(self, names: Sequence[str]) -> pd.DataFrame:
         """See :attr:`Advice.which`."""
-        pairs = {name: (SINGLE if len(names) == 1 else without(name), EQUAL) for name in names}
-        pairs = {name: pair for name, pair in pairs.items() if pair[0] in self.scores}
+        pairs = {name: (SINGLE, EQUAL if len(names) == 1 else only(name)) for name in names}
+        pairs = {name: pair for name, pair in pairs.items() if pair[1] in self.scores}
         table = contrast(self.scores, pairs, **self.options).rename_axis("auxiliary")
         table["verdict"] = table["verdict"].replace({"better": "helps", "worse": "hurts"})
         return table
@@ -300,10 +300,10 @@ class _Verdicts:
             rows = which[which["verdict"] == verdict]
             if len(rows):
                 listed = "; ".join(f"{name}, {_numbers(row)}" for name, row in rows.iterrows())
-                found.append(f"What {verdict}, with equal weights: {listed}.")
+                found.append(f"What {verdict} by itself: {listed}.")
         rest = which.index[which["verdict"] == "no difference"]
         if len(rest):
-            found.append(f"No difference when left out{', each alone' if len(rest) > 1 else ''}: {', '.join(rest)}.")
+            found.append(f"No sure difference by itself: {', '.join(rest)}.")
         return found
 
 

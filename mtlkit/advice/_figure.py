@@ -25,7 +25,9 @@ def dots(levels: pd.DataFrame, recommended: str, label: str, lower_is_better: bo
     def at(value: float) -> str:
         return f"{LEFT + WIDTH * (value - low) / span:.1f}"
 
-    parts = [f'<text x="{LEFT}" y="16">{html.escape(label)} ({"left" if lower_is_better else "right"} is better)</text>']
+    parts = [
+        f'<text x="{LEFT}" y="16">{html.escape(label)} ({"left" if lower_is_better else "right"} is better)</text>'
+    ]
     for tick in _ticks(low, high):
         parts.append(
             f'<line x1="{at(tick)}" y1="{TOP - 6}" x2="{at(tick)}" y2="{bottom}" stroke="#ddd"/>'

@@ -35,8 +35,8 @@ MORE = {"network, GradientCosine": GradientCosine(), "network, HydaLearn": HydaL
 METRICS = {"binary": "ROC AUC", "multiclass": "accuracy", "regression": "rmse"}
 LEAVES = (31, 4)
 ROUNDS = {"binary": 200, "regression": 200, "multiclass": 60}
-MOST_LEFT_OUT = 4
-"""Auxiliaries that are left out in turn; more of them only with ``effort="thorough"``."""
+MOST_APART = 4
+"""Auxiliaries that are tried one by one; more of them only with ``effort="thorough"``."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Effort:
         doublings: how often the cap is doubled while something is still improving.
         tuning: draws on which settings are chosen.
         methods: weightings beside equal weights.
-        left_out: most auxiliaries that are left out in turn.
+        apart: most auxiliaries that are tried one by one.
     """
 
     epochs: int
@@ -61,14 +61,14 @@ class Effort:
     doublings: int = 0
     tuning: int = 3
     methods: Mapping[str, object] = field(default_factory=lambda: WEIGHTED)
-    left_out: int = MOST_LEFT_OUT
+    apart: int = MOST_APART
 
     @classmethod
     def of(cls, effort: str, rows: int) -> Effort:
         """For so many labelled rows."""
         if effort == "quick":
             return cls(10, 20, 64, 32)
-        more = {"doublings": 2, "tuning": 5, "methods": WEIGHTED | MORE, "left_out": 99} if effort == "thorough" else {}
+        more = {"doublings": 2, "tuning": 5, "methods": WEIGHTED | MORE, "apart": 99} if effort == "thorough" else {}
         if rows > 10_000:
             return cls(40, 40, 256, 64, **more)
         return cls(50, 20, 64 if rows <= 2000 else 128, 32, **{"doublings": 1} | more)
@@ -121,11 +121,11 @@ def network(data: Dataset, effort: Effort) -> MultiTaskModel:
 
 
 def contenders(data: Dataset, effort: Effort) -> dict[str, Candidate]:
-    """The networks: the main task alone, without each auxiliary in turn, and all tasks with each weighting."""
+    """The networks: the main task alone, with each auxiliary by itself, and all tasks with each weighting."""
     main, *others = (task.name for task in data.tasks)
     parts = {SINGLE: [main]}
-    if 1 < len(others) <= effort.left_out:
-        parts |= {without(name): [main, *(n for n in others if n != name)] for name in others}
+    if 1 < len(others) <= effort.apart:
+        parts |= {only(name): [main, name] for name in others}
     if others:
         parts[EQUAL] = [main, *others]
     found = {}
@@ -137,9 +137,9 @@ def contenders(data: Dataset, effort: Effort) -> dict[str, Candidate]:
     return found
 
 
-def without(name: str) -> str:
-    """What the network with equal weights that leaves out this auxiliary is called."""
-    return f"{EQUAL} without {name}"
+def only(name: str) -> str:
+    """What the network with equal weights that learns this auxiliary alone beside the main task is called."""
+    return f"network, equal weights, only {name}"
 
 
 def find(prepared: Prepared, effort: Effort, jobs: int) -> Found:
@@ -151,7 +151,7 @@ def find(prepared: Prepared, effort: Effort, jobs: int) -> Found:
     predictions = plain(data, table, settings, range(0, len(draws), inner), jobs)
     candidates, options = contenders(data, effort), fitting(data, effort)
     outcome = studies.study(
-        {name: candidate for name, candidate in candidates.items() if not name.startswith(without(""))},
+        {name: candidate for name, candidate in candidates.items() if not name.startswith(only(""))},
         seeds=len(draws),
         lrs=(0.003, 0.01, 0.03) if effort.epochs > 10 else (0.01,),
         tuning_seeds=tuning,
@@ -163,10 +163,10 @@ def find(prepared: Prepared, effort: Effort, jobs: int) -> Found:
     )
     choices, rates = outcome.choices, outcome.choices["lr"].to_dict()
     unfinished = choices.index[(choices["late"] > studies.LATE) | choices["edge"]].tolist()
-    rates |= {name: rates[EQUAL] for name in candidates if name not in rates}
+    rates |= {name: rates[SINGLE] for name in candidates if name not in rates}
     again = options | {"epochs": int(choices["epochs"].max())}
     todo = [(name, rates[name]) for name in candidates if name not in outcome.runs]
-    rest = studies.fits(candidates, todo, "networks without an auxiliary", seeds=len(draws), jobs=jobs, **again)
+    rest = studies.fits(candidates, todo, "networks with one auxiliary", seeds=len(draws), jobs=jobs, **again)
     runs = outcome.runs | {name: run for (name, _), run in rest.items()}
     for name in candidates:
         predictions[name] = [committee(runs[name], data, range(r * inner, (r + 1) * inner)) for r in range(repetitions)]
@@ -229,7 +229,9 @@ def _plain(number: int, draw: Dataset, table: Table, settings: Mapping) -> tuple
 
 def _grown(draw: Dataset, settings: tuple[int, int], x: np.ndarray, y: np.ndarray, new: np.ndarray) -> torch.Tensor:
     model = boosted(draw.main.kind, *settings).fit(x, y)
-    return _of_trees(draw.main, model, model.predict if draw.main.kind == "regression" else model.decision_function, new)
+    return _of_trees(
+        draw.main, model, model.predict if draw.main.kind == "regression" else model.decision_function, new
+    )
 
 
 def _of_trees(main: Task, model: object, said: Callable, x: np.ndarray) -> torch.Tensor:

@@ -66,12 +66,16 @@ def parts(
 
 
 def _alike(found: list[Rows], strata: np.ndarray, balanced: bool) -> list[Rows]:
-    random = np.random.default_rng(0)
     found = [(train, meta[strata[meta] >= 0], test[strata[test] >= 0]) for train, meta, test in found]
     if balanced:
         found = [(_even(train, strata), _even(meta, strata), test) for train, meta, test in found]
     sizes = [min(map(len, split)) for split in zip(*found, strict=True)]
-    return [tuple(random.permutation(rows)[:size] for rows, size in zip(draw, sizes, strict=True)) for draw in found]
+    return [tuple(_some(rows, size) for rows, size in zip(draw, sizes, strict=True)) for draw in found]
+
+
+def _some(rows: np.ndarray, size: int) -> np.ndarray:
+    """So many of the rows, shuffled: the parts of a repetition have the same test rows in the same order."""
+    return np.random.default_rng(0).permutation(rows)[:size]
 
 
 def _folds(rows: np.ndarray, strata: np.ndarray, groups: np.ndarray | None, seed: int) -> list[tuple]:
