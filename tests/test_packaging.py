@@ -25,7 +25,7 @@ FLOORS = {
     "mtlkit": [
         "progress", "memory", "recipes", "ranks", "workers", "tasks", "datasets", "models", "checkpoint", "signals",
         "weighting", "merging", "replay", "weigher", "keep", "results", "live", "store", "samples", "stack", "checks",
-        "engine", "training", "estimator", "studies", "levels", "your_data",
+        "engine", "training", "estimator", "studies", "levels", "advice", "__main__",
     ],
     "companion": [
         "tables", "dynamics", "paired", "published", "claims", "figures", "notebook", "full",

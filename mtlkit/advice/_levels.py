@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import joblib
@@ -206,9 +206,15 @@ def plain(
 ) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
     """Test rows and predictions of the levels that need no network, in each of these draws."""
     calls = [joblib.delayed(_plain)(n, data.resample(seed), table, settings) for n, seed in enumerate(seeds)]
-    done = dict(result for _, result in zip(progress(calls, "linear models and trees"), parallel(calls, jobs)))
+    done = dict(_shown(calls, "linear models and trees", jobs))
     levels = done[0].keys()
     return {level: [done[n][level] for n in range(len(done))] for level in levels}
+
+
+def _shown(calls: list, label: str, jobs: int) -> Iterator:
+    """The results of calls, as they come, with a progress bar."""
+    for _, result in zip(progress(calls, label), parallel(calls, jobs), strict=True):
+        yield result
 
 
 def _plain(number: int, draw: Dataset, table: Table, settings: Mapping) -> tuple[int, dict]:
@@ -234,12 +240,12 @@ def _grown(draw: Dataset, settings: tuple[int, int], x: np.ndarray, y: np.ndarra
     )
 
 
-def _of_trees(main: Task, model: object, said: Callable, x: np.ndarray) -> torch.Tensor:
+def _of_trees(main: Task, model: object, said: np.ndarray) -> torch.Tensor:
     """scikit-learn's numbers in the shape of a network's outputs."""
-    found = torch.from_numpy(np.asarray(said(x), float)).reshape(len(x), -1)
+    found = torch.from_numpy(np.asarray(said, float)).reshape(len(said), -1)
     if main.kind != "multiclass":
         return found
-    outputs = torch.full((len(x), main.n_classes), float(np.log(1e-12)), dtype=torch.float64)
+    outputs = torch.full((len(said), main.n_classes), float(np.log(1e-12)), dtype=torch.float64)
     shown = torch.from_numpy(model.classes_).long()
     outputs[:, shown] = torch.cat([torch.zeros_like(found), found], 1) if len(shown) == 2 else found
     return outputs
@@ -258,15 +264,15 @@ def learned(draw: Dataset) -> tuple[torch.Tensor, np.ndarray]:
 
 
 def _auxiliaries(table: Table, rows: torch.Tensor) -> np.ndarray:
-    columns = [table.targets[task.name][rows].double() for task in table.tasks[1:]]
-    columns = [torch.where(c < 0, torch.nan, c) if t.n_classes else c for c, t in zip(columns, table.tasks[1:])]
+    pairs = [(table.targets[task.name][rows].double(), task) for task in table.tasks[1:]]
+    columns = [torch.where(c == -1, torch.nan, c) if t.n_classes else c for c, t in pairs]
     return torch.stack(columns, 1).numpy()
 
 
 def _plain_settings(data: Dataset, tuning: Sequence[int], jobs: int) -> dict[str, tuple | float]:
     """Penalty of the linear model, rounds and leaves of the trees: the lowest mean meta loss."""
     calls = [joblib.delayed(_tried)(data.resample(seed)) for seed in tuning]
-    done = [found for _, found in zip(progress(calls, "linear models and trees, settings"), parallel(calls, jobs))]
+    done = list(_shown(calls, "linear models and trees, settings", jobs))
     linear, trees = (np.mean([found[part] for found in done], 0) for part in range(2))
     leaves, rounds = np.unravel_index(trees.argmin(), trees.shape)
     return {LINEAR: STRENGTHS[linear.argmin()], TREES: (int(rounds) + 1, LEAVES[leaves])}
@@ -287,8 +293,7 @@ def _tried(draw: Dataset) -> tuple[np.ndarray, np.ndarray]:
     for leaves in LEAVES:
         model = boosted(main.kind, ROUNDS[main.kind], leaves).fit(x.numpy(), y)
         staged = model.staged_predict if main.kind == "regression" else model.staged_decision_function
-        new = draw.meta.x.numpy()
-        trees.append([loss(_of_trees(main, model, lambda _, out=out: out, new)) for out in staged(new)])
+        trees.append([loss(_of_trees(main, model, said)) for said in staged(draw.meta.x.numpy())])
     return np.asarray(linear), np.asarray(trees)
 
 

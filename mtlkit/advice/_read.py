@@ -114,7 +114,7 @@ def _header(lines: Iterator[str]) -> tuple[int, str, Iterator[str]]:
     named = re.fullmatch(r'"?sep=(.)"?\s*', top[filled[0]]) if filled else None
     filled = filled[1:] if named else filled
     first = filled[0] if filled else 0
-    for first, after in zip(filled, filled[1:], strict=False):  # noqa: B007 (the last one is the header)
+    for first, after in itertools.pairwise(filled):
         own, following = (_most(top[n]) for n in (first, after))
         title = not _count(top[first], own) and _count(top[after], following)
         comment = top[first].startswith("#") and _count(top[first], own) != _count(top[after], own)
