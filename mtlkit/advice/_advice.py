@@ -30,7 +30,7 @@ from mtlkit.advice._models import Model
 from mtlkit.advice._paired import contrast, promise, rows_needed
 from mtlkit.advice._prepare import prepare
 from mtlkit.advice._read import Refused
-from mtlkit.advice._suspects import SHARE, TOP, suspects
+from mtlkit.advice._suspects import SHARE, suspects
 
 EFFORTS = ("quick", "default", "thorough")
 
@@ -322,7 +322,7 @@ def _on_suspects(order: pd.DataFrame, check: pd.DataFrame) -> str:
     first = ", ".join(map(str, order.index[:5]))
     text = f"Labels to look at first: rows {first} (from 0), by {best.name}. "
     sure = (
-        f"With {SHARE:.0%} of the labels made wrong on purpose, {best['precision']:.0%} of the first {TOP} by this "
+        f"With {SHARE:.0%} of the labels made wrong on purpose, {best['precision']:.0%} of the first {best['first']} by this "
         f"order were such labels (ROC AUC {best['roc_auc']:.2f})"
     )
     if not np.isfinite(best["roc_auc"]) or best["precision"] < 0.5:

@@ -39,17 +39,20 @@ class Reader:
         Raises:
             Refused: a column that is not there or cannot be read.
         """
+        frame = frame.rename(columns=str)
         missing = [name for name, _ in self.columns if name not in frame]
         if missing:
             raise Refused(f"no column {', '.join(map(repr, missing))}, expected the inputs of the training table")
         found = {}
         for name, how in self.columns:
+            if how == CATEGORY:  # as it is written, whether or not these rows hold numbers alone
+                text = frame[name].astype(object).map(lambda value: str(value).strip() or None, na_action="ignore")
+                found[name] = text.where(text.notna(), np.nan)
+                continue
             column = cleaned(frame[name])
             if how.startswith("date"):
                 day = pd.to_datetime(column, errors="coerce", format="mixed", dayfirst=how != "date", utc=True).dt
                 found |= {f"{name}, {part}": getattr(day, of).astype(float) for part, of in PARTS.items()}
-            elif how == CATEGORY:
-                found[name] = column.map(str, na_action="ignore").astype(object)
             else:
                 found[name] = numbers(column, how)
                 _check_size(found[name])

@@ -235,9 +235,8 @@ def _plain(number: int, draw: Dataset, table: Table, settings: Mapping) -> tuple
 
 def _grown(draw: Dataset, settings: tuple[int, int], x: np.ndarray, y: np.ndarray, new: np.ndarray) -> torch.Tensor:
     model = boosted(draw.main.kind, *settings).fit(x, y)
-    return _of_trees(
-        draw.main, model, model.predict if draw.main.kind == "regression" else model.decision_function, new
-    )
+    say = model.predict if draw.main.kind == "regression" else model.decision_function
+    return _of_trees(draw.main, model, say(new))
 
 
 def _of_trees(main: Task, model: object, said: np.ndarray) -> torch.Tensor:

@@ -46,7 +46,7 @@ def suspects(
     Returns:
         the rows: ``suspicion`` under the ranking that the check found best, and the table's columns, the main one
         first; and the check: a row for each ranking, the best first, with ``roc_auc`` (1: all labels made wrong first,
-        0.5: guessing) and ``precision`` (share of labels made wrong among the first :data:`TOP`).
+        0.5: guessing) and ``precision`` (share of labels made wrong among the ``first`` rows, at most :data:`TOP`).
     """
     table, main = prepared.table, prepared.table.tasks[0]
     truth = table.targets[main.name]
@@ -72,8 +72,9 @@ def suspects(
     for ranking, order in _rankings(prepared, predictions, runs, spoilt.targets[main.name]).items():
         known = order.dropna().sort_values(ascending=False, kind="stable")
         hit = wrong[known.index]
-        check.append((ranking, roc_auc_score(hit, known), hit[:TOP].mean()))
-    check = pd.DataFrame(check, columns=["ranking", "roc_auc", "precision"]).set_index("ranking")
+        first = min(TOP, int(hit.sum()))
+        check.append((ranking, roc_auc_score(hit, known), hit[:first].mean(), first))
+    check = pd.DataFrame(check, columns=["ranking", "roc_auc", "precision", "first"]).set_index("ranking")
     check = check.sort_values(["precision", "roc_auc"], ascending=False, kind="stable")
     own = _rankings(prepared, found.predictions, found.runs, truth)[check.index[0]]
     own = own.dropna().sort_values(ascending=False, kind="stable").rename("suspicion")

@@ -137,7 +137,7 @@ def test_auxiliaries_in_words():
 
 
 def test_suspects_in_words():
-    check = pd.DataFrame({"roc_auc": [0.9, 0.5], "precision": [0.95, 0.1]}, index=["by loss", "by weight"])
+    check = pd.DataFrame({"roc_auc": [0.9, 0.5], "precision": [0.95, 0.1], "first": 20}, index=["by loss", "by weight"])
     order = pd.DataFrame({"suspicion": [3.0, 1.0]}, index=[7, 3])
     text = _on_suspects(order, check)
     assert text.startswith("Labels to look at first: rows 7, 3 (from 0), by by loss. With 10% of the labels made wrong")
