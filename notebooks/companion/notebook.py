@@ -142,7 +142,7 @@ def run(source: Path, target: Path, values: dict[str, object], show: bool = Fals
 
     Raises:
         ValueError: a parameter that the notebook does not have, or one that it refuses, in which case
-            ``target`` ends with the reason (:class:`mtlkit.your_data.Refused`).
+            ``target`` ends with the reason (:class:`mtlkit.advice.Refused`).
         papermill.PapermillExecutionError: a cell failed; ``target`` then holds the traceback.
     """
     known = parameters(source)

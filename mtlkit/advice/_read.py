@@ -5,21 +5,17 @@ from __future__ import annotations
 import csv
 import gzip
 import itertools
-import os
 import re
 import zlib
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from sklearn.datasets import load_breast_cancer
 
 CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 MISSING = ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null"]
 """What counts as a missing entry of a CSV file. ``None`` does not: it may be the name of a class."""
-
-EXAMPLE_AUXILIARIES = ["worst radius", "worst texture", "worst concave points"]
 
 
 class Refused(ValueError):
@@ -32,32 +28,12 @@ class Refused(ValueError):
         return [str(self)]
 
 
-def located(path: str | Path) -> Path:
-    """A path as the user means it: relative to the folder in which the run was started.
+def read(path: str | Path, encoding: str = "utf-8", decimal: str = ".") -> pd.DataFrame:
+    """The table in a CSV (also gzipped) or Parquet file.
 
-    ``python -m companion.notebook run`` executes notebooks in another folder and says in the environment
-    variable ``MTLKIT_START`` where it was started.
-    """
-    return Path(os.environ.get("MTLKIT_START", "."), Path(path).expanduser())
-
-
-def example() -> pd.DataFrame:
-    """569 breast masses: the UCI table Breast Cancer Wisconsin (Diagnostic), CC BY 4.0, as scikit-learn ships it.
-
-    ``diagnosis`` is malignant or benign; ten features of the cell nuclei are means over a mass; three of them
-    are also given for its worst (largest) nuclei. The other columns of the source are left out.
-    """
-    frame = load_breast_cancer(as_frame=True).frame
-    diagnosis = pd.Series(np.where(frame["target"] == 0, "malignant", "benign"), name="diagnosis")
-    columns = [name for name in frame if name.startswith("mean ")]
-    return pd.concat([diagnosis, frame[[*columns, *EXAMPLE_AUXILIARIES]]], axis=1)
-
-
-def read(path: str | Path | None, encoding: str = "utf-8", decimal: str = ".") -> pd.DataFrame:
-    """The table in a CSV (also gzipped) or Parquet file; :func:`example` when None.
-
-    The separator of a CSV is the one of comma, semicolon, tab and bar that its header has most of, outside
-    quotes. Blanks around column names are taken off. A named index of a Parquet file becomes a column.
+    The separator of a CSV is the one of comma, semicolon, tab and bar that its header has most of, outside quotes, or
+    that a first line such as ``sep=;`` names. Lines without a separator above the header are left out: titles and
+    comments. Blanks around column names are taken off. A named index of a Parquet file becomes a column.
 
     Args:
         decimal: the decimal point of a CSV, ``"."`` or ``","``.
@@ -66,15 +42,13 @@ def read(path: str | Path | None, encoding: str = "utf-8", decimal: str = ".") -
         Refused: no such file, another ending, another encoding, no table in it, a column name that is
             there twice, rows that are longer than the header, no rows.
     """
-    if path is None:
-        return example()
     if not isinstance(path, str | Path) or not str(path):
         raise Refused(f"path is {path!r}, expected the name of a file")
     if "://" in str(path):
         raise Refused(f"{path} is an address, expected a file: download it first")
     if decimal not in (".", ","):
         raise Refused(f"decimal is {decimal!r}, expected '.' or ','")
-    path = located(path)
+    path = Path(path).expanduser()
     name = path.name
     if path.is_dir():
         raise Refused(f"{path} is a folder, expected a file")
@@ -107,11 +81,8 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 def _read_csv(path: Path, encoding: str, decimal: str) -> pd.DataFrame:
     opener = gzip.open if path.suffix.lower() == ".gz" else open
     with opener(path, "rt", encoding=encoding, newline="") as file:
-        lines = (line.removeprefix("\ufeff") for line in file)
-        first = next((line for line in lines if line.strip()), "")
-        unquoted = re.sub(r'"[^"]*"', "", first)
-        separator = max(",;\t|", key=unquoted.count)
-        records = filter(None, csv.reader(itertools.chain([first], lines), delimiter=separator))
+        above, separator, lines = _header(line.removeprefix("\ufeff") for line in file)
+        records = filter(None, csv.reader(lines, delimiter=separator))
         names, entries = next(records, []), next(records, [])
     names = [name.strip() for name in names]
     if len(entries) > len(names):
@@ -127,9 +98,35 @@ def _read_csv(path: Path, encoding: str, decimal: str) -> pd.DataFrame:
         sep=separator,
         encoding=encoding,
         decimal=decimal,
+        skiprows=above,
         na_values=MISSING,
         keep_default_na=False,
         skipinitialspace=True,
         low_memory=False,
     )
     return frame.rename(columns=str.strip)
+
+
+def _header(lines: Iterator[str]) -> tuple[int, str, Iterator[str]]:
+    """How many lines stand above the header, the separator, and the lines from the header on."""
+    top = list(itertools.islice(lines, 20))
+    filled = [n for n, line in enumerate(top) if line.strip()]
+    named = re.fullmatch(r'"?sep=(.)"?\s*', top[filled[0]]) if filled else None
+    filled = filled[1:] if named else filled
+    first = filled[0] if filled else 0
+    for first, after in itertools.pairwise(filled):
+        own, following = (_most(top[n]) for n in (first, after))
+        title = not _count(top[first], own) and _count(top[after], following)
+        comment = top[first].startswith("#") and _count(top[first], own) != _count(top[after], own)
+        if not title and not comment:
+            break
+    separator = named[1] if named else _most("".join(top[first : first + 1]))
+    return first, separator, itertools.chain(top[first:], lines)
+
+
+def _most(line: str) -> str:
+    return max(",;\t|", key=lambda separator: _count(line, separator))
+
+
+def _count(line: str, separator: str) -> int:
+    return re.sub(r'"[^"]*"', "", line).count(separator)
