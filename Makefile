@@ -14,7 +14,7 @@ export PYTHONPATH := $(CURDIR)/notebooks
 
 help:
 	@echo "make reproduce  set up .venv, run every study again, compare tables and figures with the committed ones"
-	@echo "make test       set up .venv, lint, unit tests, notebook tests"
+	@echo "make test       set up .venv, lint and check types, unit tests, notebook tests"
 	@echo "make lab        JupyterLab on the notebooks"
 	@echo "make site       pages of the README, the notebooks and the docstrings in build/site/pages, checked"
 	@echo "make speed      measure what weightings, seeds and branches cost, as ratios, and store the notebook"
@@ -36,6 +36,7 @@ reproduce: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/mypy
 
 # The notebook tests run in the environment of a pipeline run, RUNTIME in notebooks/companion/notebook.py.
 test: lint
@@ -70,4 +71,4 @@ check-result: .venv/installed
 	$(BIN)/python -m companion.full --check $(or $(COUNT),5)
 
 clean:
-	rm -rf build .pytest_cache .ruff_cache .hypothesis
+	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis

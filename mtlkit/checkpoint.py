@@ -177,8 +177,8 @@ def in_words(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {in_words(inner)}" for name, inner in value.items())
     if isinstance(value, Dataset):
-        content = [value.tasks, value.recipe, value.categories, *value.splits.values()]
-        return f"{value.name} {_short(in_words(content))}"
+        told = [value.tasks, value.recipe, value.categories, *value.splits.values()]
+        return f"{value.name} {_short(in_words(told))}"
     if isinstance(value, nn.Module):
         shapes = {name: tuple(p.shape) for name, p in value.named_parameters()}
         names = getattr(value, "names", ())

@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ from mtlkit.tasks import Task
 FORMAT, VERSION = "mtlkit runs", 1
 
 
-def write(path: str | os.PathLike, content: Mapping[str, object]) -> None:
+def write(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
     """Put ``content`` into a file, which replaces one that is there at once or not at all."""
     path = Path(path)
     part = path.with_name(f"{path.name}.part")
@@ -38,7 +39,7 @@ def write(path: str | os.PathLike, content: Mapping[str, object]) -> None:
         part.unlink(missing_ok=True)
 
 
-def read(path: str | os.PathLike, formats: Sequence[str] = (FORMAT,)) -> dict[str, object]:
+def read(path: str | os.PathLike, formats: Sequence[str] = (FORMAT,)) -> dict[str, Any]:
     """The content of a file that :func:`write` made.
 
     Args:
@@ -72,9 +73,9 @@ def read(path: str | os.PathLike, formats: Sequence[str] = (FORMAT,)) -> dict[st
     return content
 
 
-def pack_frame(frame: pd.DataFrame) -> dict[str, object]:
+def pack_frame(frame: pd.DataFrame) -> dict[str, Any]:
     """A frame of numbers and text, column by column: a tensor, or codes, the texts, and whether it is categorical."""
-    packed = {}
+    packed: dict[str, Any] = {}
     for name, column in frame.items():
         if pd.api.types.is_numeric_dtype(column):
             packed[name] = torch.tensor(column.to_numpy())
@@ -85,7 +86,7 @@ def pack_frame(frame: pd.DataFrame) -> dict[str, object]:
     return packed
 
 
-def unpack_frame(packed: Mapping[str, object]) -> pd.DataFrame:
+def unpack_frame(packed: Mapping[str, Any]) -> pd.DataFrame:
     """The frame that :func:`pack_frame` took apart."""
 
     def column(codes: torch.Tensor, texts: list[str], categorical: bool) -> pd.Series:
@@ -96,7 +97,7 @@ def unpack_frame(packed: Mapping[str, object]) -> pd.DataFrame:
     return pd.DataFrame({name: v.numpy() if isinstance(v, torch.Tensor) else column(*v) for name, v in packed.items()})
 
 
-def pack_data(data: Dataset) -> dict[str, object]:
+def pack_data(data: Dataset) -> dict[str, Any]:
     """The outline of a data set (:meth:`mtlkit.datasets.Dataset.outline`), for ``json.dumps``.
 
     Raises:
@@ -106,7 +107,7 @@ def pack_data(data: Dataset) -> dict[str, object]:
     packed |= {name: list(getattr(data, name).items()) for name in ("categories", "classes", "scale")}
     packed["tasks"] = [dataclasses.asdict(task) for task in data.tasks]
     packed["shape"] = list(data.train.x.shape[1:])
-    if data.encoder is not None:
+    if isinstance(data.encoder, Encoder):
         packed["columns"] = [_plain(column) for column in data.encoder.columns]
         packed["fitted"] = [getattr(data.encoder, name).tolist() for name in ("mean", "sd", "flagged")]
         packed["shown"] = [mask.tolist() for mask in data.encoder.shown]
@@ -124,9 +125,9 @@ def _plain(column: Column) -> list:
     return [column.name, column.kind, values]
 
 
-def unpack_data(packed: Mapping[str, object]) -> Dataset:
+def unpack_data(packed: Mapping[str, Any]) -> Dataset:
     """The outline that :func:`pack_data` took apart."""
-    options = {name: packed[name] for name in ("source", "licence", "recipe")}
+    options: dict[str, Any] = {name: packed[name] for name in ("source", "licence", "recipe")}
     options |= {name: {key: value for key, value in packed[name]} for name in ("categories", "classes", "scale")}
     options["classes"] = {name: tuple(classes) for name, classes in options["classes"].items()}
     options["scale"] = {name: tuple(scale) for name, scale in options["scale"].items()}

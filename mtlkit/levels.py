@@ -121,7 +121,7 @@ def _labelled_rows(split: Split, main: Task) -> Split:
 
 def _best_constant(main: Task, labels: Tensor, rows: int) -> Tensor:
     if main.kind == "multiclass":
-        counts = torch.bincount(labels, minlength=main.n_classes).double() + 0.5
+        counts = torch.bincount(labels, minlength=main.n_outputs).double() + 0.5
         return (counts / counts.sum()).log().expand(rows, -1)
     mean = labels.double().mean()
     if main.kind == "binary":
@@ -160,7 +160,7 @@ def _outputs(model: BaseEstimator | float, split: Split, main: Task) -> Tensor:
     chances = torch.from_numpy(model.predict_proba(x)).clamp(1e-12, 1 - 1e-12)
     if main.kind == "binary":
         return chances[:, 1].logit()
-    outputs = torch.full((len(x), main.n_classes), float(np.log(1e-12)), dtype=torch.float64)
+    outputs = torch.full((len(x), main.n_outputs), float(np.log(1e-12)), dtype=torch.float64)
     outputs[:, torch.from_numpy(model.classes_).long()] = chances.log()
     return outputs
 

@@ -612,14 +612,14 @@ def _flat(a: Tensor, kept: int) -> Tensor:
 
 def _dot(a: Iterable[Tensor], b: Iterable[Tensor], kept: int) -> Tensor:
     """Inner product over all parameters, keeping the first ``kept`` axes of their product."""
-    return _sum(_flat(x * y, kept).sum(-1) for x, y in zip(a, b, strict=True))
+    return sum_up(_flat(x * y, kept).sum(-1) for x, y in zip(a, b, strict=True))
 
 
 def _norm(a: Iterable[Tensor], kept: int) -> Tensor:
-    return _sum(_flat(x * x, kept).sum(-1) for x in a).sqrt()
+    return sum_up(_flat(x * x, kept).sum(-1) for x in a).sqrt()
 
 
-def _sum(parts: Iterable[Tensor]) -> Tensor:
+def sum_up(parts: Iterable[Tensor]) -> Tensor:
     """Their sum, one after the other."""
     return functools.reduce(torch.add, parts)
 
@@ -632,7 +632,7 @@ def gramian(task_gradients: Iterable[Tensor], seeds: int = 0) -> Tensor:
         seeds: number of seed axes.
     """
     rows = (_flat(g, 1 + seeds).movedim(0, -2) for g in task_gradients)
-    return _sum(row @ row.mT for row in rows)
+    return sum_up(row @ row.mT for row in rows)
 
 
 def gains(problem: Problem, task_gradients: TaskGradients, n_tasks: int, request: Gains) -> Tensor:
@@ -796,6 +796,6 @@ def _aligned_in_reverse(
         live = losses(shared)
         weights = torch.ones_like(live, requires_grad=True)
         slope = gradient((weights * live).sum(), shared, create_graph=True)
-        along = _sum((slope[name] * direction[name]).sum() for name in shared)
+        along = sum_up((slope[name] * direction[name]).sum() for name in shared)
         own = {"weights": weights}
         return live, total(gradient(along, own, retain_graph=True), own)["weights"]

@@ -8,7 +8,8 @@ import datetime
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -29,8 +30,8 @@ def quiet() -> Iterator[None]:
         _QUIET.reset(token)
 
 
-def progress(steps: Iterable, label: str) -> Iterator:
-    """Iterate over ``steps`` (which has a length) and show how far it is.
+def progress(steps: Collection[Any], label: str) -> Iterator[Any]:
+    """Iterate over ``steps`` and show how far it is.
 
     A bar in a terminal or a notebook, nothing where there is neither, or where tqdm's own environment variable
     ``TQDM_DISABLE`` says so. In a kernel that was started with :data:`LOG_LINES`, a line on stderr at the end and,

@@ -54,16 +54,18 @@ def total(own: Gradients, parameters: dict[str, Tensor]) -> Gradients:
         own: of this process, by name of the parameter, None for one that is not reached.
         parameters: the parameters, in the same order in every process.
     """
-    parts = [own[name] if own[name] is not None else torch.zeros_like(value) for name, value in parameters.items()]
-    reached = parts[0].new_tensor([own[name] is not None for name in parameters])
+    found = [own[name] for name in parameters]
+    values = parameters.values()
+    parts = [torch.zeros_like(value) if part is None else part for part, value in zip(found, values, strict=True)]
+    reached = parts[0].new_tensor([part is not None for part in found])
     flat = _Sum.apply(torch.cat([*(part.flatten() for part in parts), reached]))
     *sums, reached = flat.split([*(part.numel() for part in parts), len(parts)])
-    found = {
+    summed: Gradients = {
         name: value.view_as(part).to(part.dtype) for name, value, part in zip(parameters, sums, parts, strict=True)
     }
     if any(value is None for value in own.values()):
-        found |= {name: None for name, count in zip(parameters, reached.tolist(), strict=True) if not count}
-    return found
+        summed |= {name: None for name, count in zip(parameters, reached.tolist(), strict=True) if not count}
+    return summed
 
 
 def in_any(flag: bool, device: torch.device) -> bool:

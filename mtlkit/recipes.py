@@ -91,7 +91,7 @@ def make(line: str, names: Mapping[str, Any]) -> Any:
 def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
     if isinstance(node, ast.Call):
         arguments = [_value(argument, names) for argument in node.args]
-        options = {keyword.arg: _value(keyword.value, names) for keyword in node.keywords}
+        options: dict[Any, Any] = {keyword.arg: _value(keyword.value, names) for keyword in node.keywords}
         if isinstance(node.func, ast.Attribute) and not node.func.attr.startswith("_"):
             return getattr(_value(node.func.value, names), node.func.attr)(*arguments, **options)
         return _value(node.func, names)(*arguments, **options)

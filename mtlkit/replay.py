@@ -7,7 +7,7 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mtlkit.measure import Params
 from mtlkit.weighting import Weighting
+
+Context = Callable[[], contextlib.AbstractContextManager]
+Read = TypeVar("Read")
 
 NO_CHECKPOINTING = "this weighting runs the model at swapped parameters: switch gradient checkpointing off"
 
@@ -38,7 +41,7 @@ class Replay:
         *,
         updates: bool,
         buffers: Params,
-        contexts: Sequence[Callable[[], contextlib.AbstractContextManager]],
+        contexts: Sequence[Context],
     ) -> None:
         self.model, self.parameters, self.updates = model, parameters, updates
         self.buffers, self.contexts = buffers, contexts
@@ -49,14 +52,14 @@ class Replay:
             self.generators.append(torch.cuda.default_generators[device.index])
         self.replay: list[Tensor] | None = None
 
-    def __call__(self, own: Params, read: Callable[[Mapping[str, Tensor]], Tensor]) -> Tensor:
+    def __call__(self, own: Params, read: Callable[[Mapping[str, Tensor]], Read]) -> Read:
         """What ``read`` makes of the outputs at the parameters ``own``, and the model's own for the rest."""
         swapped = {name: value for name, value in own.items() if value is not self.parameters[name]}
         before = [generator.get_state() for generator in self.generators]
         first = self.replay is None
         if not (first and self.updates):
             swapped.update({name: value.clone() for name, value in self.buffers.items()})
-        if not first:
+        if self.replay is not None:
             self._set_random(self.replay)
         try:
             found = read(self._outputs(swapped))
@@ -94,12 +97,10 @@ class Replay:
         return {name: _wide(output) for name, output in outputs.items()}
 
 
-def contexts(
-    weighting: Weighting, model: nn.Module, device: str
-) -> list[Callable[[], contextlib.AbstractContextManager]]:
+def contexts(weighting: Weighting, model: nn.Module, device: str) -> list[Context]:
     """What the forward pass runs under: the caller's autocast, and what a method can differentiate."""
     dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
-    found = [functools.partial(torch.autocast, device, dtype, enabled, cache_enabled=False)]
+    found: list[Context] = [functools.partial(torch.autocast, device, dtype, enabled, cache_enabled=False)]
     if "torch._dynamo" in sys.modules and any(request.of_meta or request.of_tasks for request in weighting.reads):
         found.append(functools.partial(torch.compiler.set_stance, "force_eager"))
     if any(request.bends for request in weighting.reads):

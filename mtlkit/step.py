@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from mtlkit.measure import Measured, Params, Problem, Signal, measure
+from mtlkit.measure import Measured, Params, Problem, Signal, TaskGradients, measure
 from mtlkit.weighting import State, Weighting, per_sample
 
 
@@ -42,14 +42,14 @@ def step(weighting: Weighting, problem: Problem, state: State, **given: Tensor) 
     measured = measure(problem, weighting.reads, state, **given)
     signal = measured.signal
     weights, state, penalty = _over_seeds(weighting, state, signal)
-    combines = measured.task_gradients is not None and weights.ndim < signal.present.ndim
-    if combines:
-        objective = _combined(problem.parameters, measured, weights)
+    by_task = measured.task_gradients if weights.ndim < signal.present.ndim else None
+    if by_task is not None:
+        objective = _combined(problem.parameters, by_task, measured, weights)
     else:
         objective = (per_sample(weights, signal.present) * measured.losses).sum((-1, -2))
     if isinstance(penalty, Tensor):
         objective = objective + penalty
-    if problem.total is not None and not combines:
+    if problem.total is not None and by_task is None:
         objective = _over_processes(problem, objective, signal.learned)
     if problem.penalty is not None:
         objective = objective + problem.penalty(problem.parameters)
@@ -106,12 +106,12 @@ def _scaled(weights: Tensor, gradient: Tensor) -> Tensor:
     return weights.view(*weights.shape, *[1] * (gradient.ndim - weights.ndim)) * gradient
 
 
-def _combined(parameters: Params, measured: Measured, weights: Tensor) -> Tensor:
+def _combined(parameters: Params, found: TaskGradients, measured: Measured, weights: Tensor) -> Tensor:
     """The objective Σ w_t L_t; each parameter's task gradients are let go once they are summed."""
     weights = weights.detach()
     value = (per_sample(weights, measured.signal.present) * measured.losses.detach()).sum((-1, -2))
     by_task = weights.movedim(-1, 0)
-    gradients = [_weighted(by_task, measured.task_gradients.pop(name)) for name in parameters]
+    gradients = [_weighted(by_task, found.pop(name)) for name in parameters]
     return _Combine.apply(value, gradients, *parameters.values())
 
 
@@ -120,5 +120,5 @@ def _over_processes(problem: Problem, objective: Tensor, learned: Tensor | None)
     leaves = [*problem.parameters.values(), *([] if learned is None else [learned])]
     found = torch.autograd.grad(objective, leaves, allow_unused=True)
     own = dict(zip(problem.parameters, found, strict=False))
-    gradients = [*problem.total(own, problem.parameters).values(), *found[len(own) :]]
+    gradients = [*problem.summed(own, problem.parameters).values(), *found[len(own) :]]
     return _Combine.apply(objective.detach(), gradients, *leaves)

@@ -74,8 +74,8 @@ def contenders(
             is binary, ``single task, noise layer`` (the share of flipped labels is learned).
     """
     alone = data.only([data.main.name])
-    methods = {name: [found] if isinstance(found, Weighting) else list(found) for name, found in methods.items()}
-    variants = {name: (data, found) for name, found in methods.items()} | {
+    several = {name: [found] if isinstance(found, Weighting) else list(found) for name, found in methods.items()}
+    variants = {name: (data, found) for name, found in several.items()} | {
         "single task": (alone, [Uniform()]),
         "SLGrad, main task only": (alone, [SLGrad()]),
         "meta rows only": (data.train_on_meta(1, HOLD_OUT), [Uniform()]),
@@ -190,8 +190,12 @@ def study(
         raise ValueError(f"{len(lrs)} learning rates and {len(variants)} candidates given, expected at least one each")
     first = next(iter(variants.values()))[0].data.train
     options.setdefault("steps_per_epoch", len(first) // options.get("batch_size", BATCH_SIZE))
-    flat = {(name, v): candidate for name, found in variants.items() for v, candidate in enumerate(found)}
-    bench = functools.partial(fits, flat, jobs=jobs, store=store, missing=missing, scheduler=scheduler, **options)
+    flat: dict[Key, Candidate] = {
+        (name, v): candidate for name, found in variants.items() for v, candidate in enumerate(found)
+    }
+    bench: Callable[..., dict] = functools.partial(
+        fits, flat, jobs=jobs, store=store, missing=missing, scheduler=scheduler, **options
+    )
     runs, choices, tuning = {}, {}, []
     names, cap = list(variants), epochs
     for _ in range(doublings + 1):
@@ -268,7 +272,7 @@ def _search(
             own = {key: rates for key, rates in found.items() if key[0] == name}
             key = min(own, key=lambda key: min(own[key].values()))
             rates = own[key]
-            best = min(rates, key=rates.get)
+            best = min(rates, key=rates.__getitem__)
             for edge, up in ((max(rates), True), (min(rates), False)):
                 if best == edge and len(rates) < len(lrs) + more_lrs:
                     todo.append((key, beyond(edge, up)))
@@ -353,9 +357,9 @@ def fits(
             else:
                 kept.add(settings[key, lr], epochs, run)
     except (TerminatedWorkerError, *_killed(scheduler)) as error:
-        left = (n for n in range(len(units)) if n not in finished)
+        unfinished = (n for n in range(len(units)) if n not in finished)
         lost = f"not finished when a worker was lost ({type(error).__name__}: {error})\n"
-        failed |= {n: _failure(units[n], candidates[units[n][0]], epochs, options, lost) for n in left}
+        failed |= {n: _failure(units[n], candidates[units[n][0]], epochs, options, lost) for n in unfinished}
     if failed:
         raise FailedFits(list(failed.values()), done)
     if kept is not None:

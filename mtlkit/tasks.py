@@ -200,7 +200,7 @@ class Task:
         if self.kind != "multiclass" and target.ndim == 2 and target.shape[1] == 1:
             raise ValueError(f"{where}: target has shape {tuple(target.shape)}, expected ({size},)")
         if self.kind == "multiclass" and target.is_floating_point():
-            raise TypeError(f"{where}: target is {target.dtype}, expected integer classes 0 to {self.n_classes - 1}")
+            raise TypeError(f"{where}: target is {target.dtype}, expected integer classes 0 to {self.n_outputs - 1}")
         if not values or target.dtype == torch.bool:
             return
         known = target[labelled(target)]
@@ -208,7 +208,7 @@ class Task:
             raise ValueError(f"{where}: target holds an infinite value; a missing label is NaN")
         if self.kind == "regression" or known.numel() == 0:
             return
-        top = 1 if self.kind == "binary" else self.n_classes - 1
+        top = 1 if self.kind == "binary" else self.n_outputs - 1
         wrong = known[(known < 0) | (known > top) | (known != known.round())]
         if wrong.numel():
             raise ValueError(
@@ -310,7 +310,9 @@ def separate_losses(
 
     One task's gradient then never visits another's output.
     """
-    alone = {name: {(name,): target[:, [i]]} for names, target in targets.items() for i, name in enumerate(names)}
+    alone: dict[str, Packed] = {
+        name: {(name,): target[:, [i]]} for names, target in targets.items() for i, name in enumerate(names)
+    }
     return [per_sample_losses((task,), outputs, alone[task.name], training).squeeze(1) for task in tasks]
 
 
@@ -322,7 +324,7 @@ def _output(task: Task, outputs: Mapping[str, Tensor], target_shape: torch.Size)
         raise TypeError(f"task {task.name!r}: output is a {type(output).__name__}, expected a torch.Tensor")
     expected = tuple(target_shape)
     if task.kind == "multiclass":
-        expected = (target_shape[0], task.n_classes, *target_shape[1:])
+        expected = (target_shape[0], task.n_outputs, *target_shape[1:])
     elif output.ndim == len(target_shape) + 1 and output.shape[1] == 1:
         output = output.squeeze(1)
     if tuple(output.shape) != expected:

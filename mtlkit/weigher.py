@@ -111,6 +111,18 @@ class Weigher(nn.Module):
     torch.Size([5, 2])
     """
 
+    tasks: tuple[Task, ...]
+    weighting: Weighting
+    lr: float | None
+    weights: Tensor | None
+    learned: nn.Parameter | None
+    _held: tuple[nn.Module]
+    _shared: tuple[str, ...]
+    _last: tuple[str, ...] | None
+    _leaves: list[str]
+    _generator: torch.Generator
+    _two_pass: bool | None
+
     def __init__(
         self,
         model: nn.Module,
@@ -155,8 +167,8 @@ class Weigher(nn.Module):
             is_kind = torch.tensor([task.kind == kind for task in self.tasks], device=first.device)
             self.register_buffer(f"_{kind}", is_kind, persistent=False)
         self._generator = torch.Generator().manual_seed(int(seed))
-        self._two_pass: bool | None = None
-        self.weights: Tensor | None = None
+        self._two_pass = None
+        self.weights = None
         self.register_load_state_dict_pre_hook(_refuse_another)
 
     @property
@@ -201,7 +213,7 @@ class Weigher(nn.Module):
                 "gradients are switched off (torch.no_grad or inference_mode), but a Weigher weighs training batches: "
                 f"in validation, compute the main task's loss from model(x)[{main!r}] directly"
             )
-        parameters = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        parameters: Params = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         if not parameters:
             raise ValueError("the model has no trainable parameters")
         shared = tuple(name for name in self._shared if name in parameters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Callable
 from dataclasses import replace
 
 from mtlkit import recipes
@@ -25,7 +26,7 @@ from mtlkit.datasets.uci import adult, parkinsons
 
 __all__ = ["Card", "Dataset", "Split", "Text", "from_frame", "load", "names", "needs", "outline"]
 
-_LOADERS = {
+_LOADERS: dict[str, Callable[..., Dataset]] = {
     "adult": adult,
     "cifar10": cifar10,
     "digits": digits,
@@ -41,7 +42,7 @@ _LOADERS = {
     "toy_language": toy_language,
     "toy_regression": toy_regression,
 }
-_FOLDERS = {
+_FOLDERS: dict[str, tuple[str, ...]] = {
     "adult": ("adult",),
     "cifar10": ("cifar-10-batches-py",),
     "digits_and_articles": tuple(SINGLE.values()),

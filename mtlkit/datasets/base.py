@@ -5,6 +5,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
@@ -23,13 +24,13 @@ class Split:
 
     Attributes:
         x: (N, ...) inputs.
-        y: task name to (N, ...) targets.
+        y: task name to (N, ...) targets; in training, packed (:func:`mtlkit.tasks.pack`).
         rows: (N,) number of each row in the source, the same in every split and draw.
         noisy: (N, T) bool, where a training label was replaced by label noise.
     """
 
     x: Tensor
-    y: Mapping[str, Tensor]
+    y: Mapping[Any, Tensor]
     rows: Tensor
     noisy: Tensor
 
@@ -164,8 +165,8 @@ class Dataset:
 
         def narrow(data: Dataset) -> Dataset:
             tasks = tuple(data.tasks[i] for i in keep)
-            splits = {where: cut(split) for where, split in data.splits.items()}
-            return replace(data, tasks=tasks, **splits, train_at=_then(data.train_at, cut))
+            train, meta, test = map(cut, data.splits.values())
+            return replace(data, tasks=tasks, train=train, meta=meta, test=test, train_at=_then(data.train_at, cut))
 
         return self.variant(narrow, lambda line: f"{line}.only({recipes.of(list(names))})")
 
@@ -271,7 +272,10 @@ def check_sizes(available: int, **sizes: int) -> None:
         raise ValueError(f"{given}, expected at least 1 each and at most {available} together")
 
 
-def main_first(names: Sequence[str], main: str) -> list[str]:
+Name = TypeVar("Name")
+
+
+def main_first(names: Sequence[Name], main: Name) -> list[Name]:
     """``names`` with ``main`` moved to the front.
 
     Raises:

@@ -100,7 +100,7 @@ def _labels(task: Task, known: Tensor) -> str:
         return f"{torch.where(mean.abs() < 1e-12 * sd, 0, mean):.3g} ± {sd:.3g}"
     if task.kind == "binary":
         return f"{known.double().mean():.1%} positive"
-    shares = torch.bincount(known.long(), minlength=task.n_classes) / known.numel()
+    shares = torch.bincount(known.long(), minlength=task.n_outputs) / known.numel()
     return f"{task.n_classes} classes, {shares.min():.1%} to {shares.max():.1%}"
 
 

@@ -91,7 +91,7 @@ def _split(
 def _moments(path: Path) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel of the training batch, as (3, 1, 1)."""
     values = _batch(TRAIN, path)[0].double().transpose(0, 1).flatten(1)
-    return tuple(m.float().view(3, 1, 1) for m in (values.mean(1), values.std(1, correction=0)))
+    return values.mean(1).float().view(3, 1, 1), values.std(1, correction=0).float().view(3, 1, 1)
 
 
 @functools.lru_cache(maxsize=2)

@@ -248,7 +248,10 @@ def _unpack(archive: Path, member: str, target: Path) -> Path:
                 content = packed.read(member)
         else:
             with tarfile.open(archive) as packed:
-                content = packed.extractfile(member).read()
+                found = packed.extractfile(member)
+                if found is None:
+                    raise ValueError(f"{archive}: {member!r} is no file, expected one")
+                content = found.read()
         partial = Path(scratch) / "member"
         partial.write_bytes(content)
         partial.replace(target)

@@ -323,7 +323,7 @@ def _encoded(name: str, train: Path, test: Path, n_tokens: int, known: Vocabular
         )
     numbers: dict[str, int] = {}
     groups = torch.tensor([numbers.setdefault(group, len(numbers)) for group in _lines(name, train)[2]])
-    return Encoded(*parts, groups, int(groups.bincount().max()) - 1, long[0])
+    return Encoded(parts[0], parts[1], groups, int(groups.bincount().max()) - 1, long[0])
 
 
 @functools.lru_cache(maxsize=16)

@@ -233,10 +233,11 @@ def _regressions(
     whole = Split(x, {task.name: y[:, t] for t, task in enumerate(TASKS)}, torch.arange(n), noisy)
     train, meta, test = (whole.take(rows) for rows in torch.arange(n).split(sizes))
     first, last = drift_epochs
+    there = start if end is None else end
 
     def train_at(epoch: int) -> Split:
         done = min(max((epoch - first) / (last - first), 0), 1)
-        moved = targets(1, end if done == 1 else start + done * (end - start))[:n_train]
+        moved = targets(1, there if done == 1 else start + done * (there - start))[:n_train]
         return replace(train, y={**train.y, "auxiliary": torch.where(train.noisy[:, 1], train.y["auxiliary"], moved)})
 
     source = "made here, after arXiv 2306.04519"

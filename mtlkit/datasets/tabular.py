@@ -91,7 +91,7 @@ def from_frame(
     inputs = frame.drop(columns=[*targets, *drop, *splitting])
     table = Table.of(inputs, {t: frame[t] for t in targets}, kinds or {}, categorical)
     numbers = None if groups is None else group_numbers(frame[groups])
-    available = len(frame) if groups is None else int(numbers.max()) + 1
+    available = len(frame) if numbers is None else int(numbers.max()) + 1
     n_meta, n_test = round(meta * available), round(test * available)
     check_sizes(available - 1, meta=n_meta, test=n_test)
     sizes = [available - n_meta - n_test, n_meta, n_test]
@@ -132,8 +132,12 @@ def stratified_rows(
         shuffled = rows[torch.randperm(len(rows), generator=generator)]
         for part, chosen in zip(parts, shuffled.split([len(rows) - n_meta - n_test, n_meta, n_test]), strict=True):
             part.append(chosen)
-    joined = [torch.cat(part) for part in parts]
-    return tuple(rows[torch.randperm(len(rows), generator=generator)] for rows in joined)
+
+    def mixed(part: list[Tensor]) -> Tensor:
+        rows = torch.cat(part)
+        return rows[torch.randperm(len(rows), generator=generator)]
+
+    return mixed(parts[0]), mixed(parts[1]), mixed(parts[2])
 
 
 def _strata(table: Table) -> Tensor:
@@ -182,7 +186,8 @@ def grouped_rows(groups: Tensor, n_meta: int, n_test: int, generator: torch.Gene
         rows = torch.isin(groups, members).nonzero()[:, 0]
         shuffled = rows[torch.randperm(len(rows), generator=generator)]
         found.append(shuffled[: smallest[len(members) - 1]])
-    return tuple(found)
+    train, meta, test = found
+    return train, meta, test
 
 
 class Column(NamedTuple):
@@ -268,7 +273,9 @@ class Table:
         return Dataset(
             name,
             self.tasks,
-            *(whole.take(rows) for rows in (train, meta, test)),
+            whole.take(train),
+            whole.take(meta),
+            whole.take(test),
             categories={first + c: len(shown) for c, shown in enumerate(encoder.shown)},
             classes=self.classes,
             scale=scale,

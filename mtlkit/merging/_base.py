@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mtlkit.measure import Params, gradient
+from mtlkit.measure import Metric, Params, gradient, sum_up
 from mtlkit.tasks import labelled
 
 
@@ -43,7 +43,7 @@ class Epoch:
     @torch.no_grad()
     def meta_loss(self, parameters: Params) -> Tensor:
         """The main task's loss on the meta split, (...)."""
-        return sum(part(parameters) for part in self.meta)
+        return sum_up(part(parameters) for part in self.meta)
 
     def score(self, parameters: Params) -> Tensor:
         """The main task's metric on the meta split, to be lowered, (...)."""
@@ -53,7 +53,7 @@ class Epoch:
         """Gradient of :meth:`meta_loss`, (..., *) each: one backward pass per part."""
         at = {name: value.detach().requires_grad_() for name, value in parameters.items()}
         parts = [gradient(part(at), at) for part in self.meta]
-        return {name: sum(part[name] for part in parts) for name in at}
+        return {name: sum_up(part[name] for part in parts) for name in at}
 
 
 class Merged(NamedTuple):
@@ -84,7 +84,7 @@ class Merging:
             loss when None.
     """
 
-    metric: ClassVar[Callable[[Tensor, Tensor], Any] | None] = None
+    metric: Metric | None = None
 
     def init(self, n_tasks: int, like: Tensor) -> Any:
         """State before the first epoch; tensors take the dtype and device of ``like``."""
@@ -139,7 +139,7 @@ def moved(parameters: Params, coefficients: Tensor, deltas: Params) -> Params:
 def inner(deltas: Params, direction: Params, runs: int) -> Tensor:
     """⟨δ_k, g⟩ over all parameters: (K, ..., *) and (..., *) to (..., K), keeping ``runs`` leading axes of g."""
     products = (deltas[name] * value for name, value in direction.items())
-    return sum(p.reshape(*p.shape[: 1 + runs], -1).sum(-1) for p in products).movedim(0, -1)
+    return sum_up(p.reshape(*p.shape[: 1 + runs], -1).sum(-1) for p in products).movedim(0, -1)
 
 
 def one_task_each(epoch: Epoch, weights: Tensor, share: float) -> tuple[Params, Params]:

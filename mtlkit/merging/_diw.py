@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
+from mtlkit.measure import Metric
 from mtlkit.merging._base import (
     Epoch,
     Merged,
@@ -57,7 +56,7 @@ class DIW(Merging):
     """
 
     rho: float = 1.0
-    metric: Callable[[Tensor, Tensor], Tensor | float] | None = error_rate
+    metric: Metric | None = error_rate
     paper_scale: bool = False
 
     def __post_init__(self):

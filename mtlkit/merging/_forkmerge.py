@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mtlkit.measure import Params
+from mtlkit.measure import Metric, Params
 from mtlkit.merging._base import Epoch, Merged, Merging, check_metric, combine, fork, of_each
 
 GRID = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -75,7 +74,7 @@ class ForkMerge(Merging):
 
     top_k: int | None = None
     interval: int = 1
-    metric: Callable[[Tensor, Tensor], Tensor | float] | None = None
+    metric: Metric | None = None
     paper_scale: bool = False
 
     def __post_init__(self):
@@ -116,14 +115,13 @@ class ForkMerge(Merging):
 
     def _trained(self, epoch: Epoch, weights: Tensor, keep: str) -> tuple[Params, Tensor]:
         """Each branch's best checkpoint, (K, ..., *), and its M, (K, ...), infinite where it diverged."""
-        current = best = fork(epoch.parameters, len(weights))
-        lowest = None
-        for _ in range(self.interval):
+        best = current = epoch.train(fork(epoch.parameters, len(weights)), weights, 1.0, keep)
+        lowest = _ordered(of_each(epoch.score, current))
+        for _ in range(1, self.interval):
             current = epoch.train(current, weights, 1.0, keep)
-            found = of_each(epoch.score, current)
-            found = torch.where(found.isnan(), torch.inf, found)
-            better = torch.ones_like(found, dtype=torch.bool) if lowest is None else found < lowest
-            lowest = found if lowest is None else torch.where(better, found, lowest)
+            found = _ordered(of_each(epoch.score, current))
+            better = found < lowest
+            lowest = torch.where(better, found, lowest)
             best = {
                 name: torch.where(better.view(*better.shape, *[1] * (value.ndim - better.ndim)), value, best[name])
                 for name, value in current.items()
@@ -131,10 +129,15 @@ class ForkMerge(Merging):
         return best, lowest
 
 
+def _ordered(scores: Tensor) -> Tensor:
+    """Infinite in place of NaN."""
+    return torch.where(scores.isnan(), torch.inf, scores)
+
+
 def _members(state: Unranked | Ranked, top_k: int | None, like: Tensor) -> Tensor:
     """Which branch trains on which tasks: (K, ..., T), ones and zeros."""
     one_hot = torch.nn.functional.one_hot(state.order, state.order.shape[-1]).to(like.dtype)
-    if isinstance(state, Ranked):
+    if top_k is not None and isinstance(state, Ranked):
         return one_hot[..., : top_k + 1, :].cumsum(-2).movedim(-2, 0)
     return one_hot.maximum(one_hot[..., :1, :]).movedim(-2, 0)
 

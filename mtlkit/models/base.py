@@ -19,7 +19,12 @@ class MultiTaskModel(nn.Module):
     Args:
         trunk: (B, ...) inputs to (B, ...) features, shared by all tasks.
         heads: task name to its head, the main task first; features to (B, n_outputs).
+
+    Attributes:
+        recipe: the line that makes it, only where there is one (:mod:`mtlkit.recipes`).
     """
+
+    recipe: str
 
     def __init__(self, trunk: nn.Module, heads: Mapping[str, nn.Module]) -> None:
         super().__init__()
@@ -47,10 +52,11 @@ class MultiTaskModel(nn.Module):
 
 def outputs_of(heads: Mapping[str, nn.Module], features: Tensor) -> dict[str, Tensor]:
     """What each head makes of the same features, by its name."""
-    if all(type(head) is nn.Linear and head.bias is not None for head in heads.values()):
-        weight = torch.cat([head.weight for head in heads.values()])
-        joint = F.linear(features, weight, torch.cat([head.bias for head in heads.values()]))
-        parts = joint.split([head.out_features for head in heads.values()], dim=-1)
+    linear = [head for head in heads.values() if type(head) is nn.Linear and head.bias is not None]
+    if len(linear) == len(heads):
+        weight = torch.cat([head.weight for head in linear])
+        joint = F.linear(features, weight, torch.cat([head.bias for head in linear]))
+        parts = joint.split([head.out_features for head in linear], dim=-1)
         return dict(zip(heads, parts, strict=True))
     return dict(zip(heads, _outputs(list(heads.values()), features), strict=True))
 
@@ -63,9 +69,11 @@ def _outputs(heads: Sequence[nn.Module], features: Tensor) -> list[Tensor]:
     the gradient of one task leaves the other heads alone. In forward mode, where every operation costs
     torch much time whatever its size, heads of the same layers run as one stack instead.
     """
-    if not _share_patches(heads, features):
+    stacks = [head for head in heads if type(head) is nn.Sequential]
+    first = _with_like_patches(stacks, features)
+    if not first or len(first) < len(heads):
         return [head(features) for head in heads]
-    size = heads[0][0].kernel_size
+    size = first[0].kernel_size
     sides = [side - k + 1 for side, k in zip(features.shape[2:], size, strict=True)]
     patches = F.unfold(features, size).mT.flatten(0, 1)
 
@@ -73,18 +81,20 @@ def _outputs(heads: Sequence[nn.Module], features: Tensor) -> list[Tensor]:
         """(..., B P, out) to (..., B, out, *sides)."""
         return pixels.unflatten(-2, (-1, math.prod(sides))).mT.contiguous().unflatten(-1, sides)
 
-    if not _has_tangent(features) or not _alike(heads):
-        return [head[1:](images(F.linear(patches, head[0].weight.flatten(1), head[0].bias))) for head in heads]
-    stacked = images(_linear([head[0] for head in heads], patches.expand(len(heads), -1, -1)))
-    for layers in list(zip(*heads, strict=True))[1:]:
-        stacked = _linear(layers, stacked) if isinstance(layers[0], nn.Linear) else torch.vmap(layers[0])(stacked)
+    if not _has_tangent(features) or not _alike(stacks):
+        maps = (images(F.linear(patches, layer.weight.flatten(1), layer.bias)) for layer in first)
+        return [head[1:](image) for head, image in zip(stacks, maps, strict=True)]
+    stacked = images(_linear(first, patches.expand(len(heads), -1, -1)))
+    for layers in list(zip(*stacks, strict=True))[1:]:
+        linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+        stacked = _linear(linear, stacked) if linear else torch.vmap(layers[0])(stacked)
     return list(stacked)
 
 
-def _linear(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+def _linear(layers: Sequence[nn.Linear | nn.Conv2d], x: Tensor) -> Tensor:
     """T layers on inputs of their own, (T, ..., in) to (T, ..., out); a weight of more axes counts as (out, in)."""
     weight = torch.stack([layer.weight.flatten(1) for layer in layers])
-    return torch.vmap(F.linear)(x, weight, torch.stack([layer.bias for layer in layers]))
+    return torch.vmap(F.linear)(x, weight, torch.stack([layer.bias for layer in layers if layer.bias is not None]))
 
 
 def _has_tangent(tensor: Tensor) -> bool:
@@ -95,22 +105,24 @@ def _has_tangent(tensor: Tensor) -> bool:
         return False
 
 
-def _share_patches(heads: Sequence[nn.Module], features: Tensor) -> bool:
-    """Whether all heads begin with like convolutions, on a CPU, and their patches are no larger than their outputs.
+def _with_like_patches(heads: Sequence[nn.Sequential], features: Tensor) -> list[nn.Conv2d]:
+    """The heads' first layers, if these are like convolutions, on a CPU, and patches no larger than their outputs.
 
     With larger patches it takes more memory and is no faster. Other devices have not been measured.
     """
-    first = [head[0] if type(head) is nn.Sequential and len(head) else None for head in heads]
-    if features.device.type != "cpu" or features.ndim != 4 or not all(type(layer) is nn.Conv2d for layer in first):
-        return False
+    first = [layer for head in heads for layer in list(head)[:1] if type(layer) is nn.Conv2d]
+    if features.device.type != "cpu" or features.ndim != 4:
+        return []
     options = {(c.kernel_size, c.stride, c.padding, c.dilation, c.groups) for c in first}
-    plain = options == {(first[0].kernel_size, (1, 1), (0, 0), (1, 1), 1)}
-    return plain and first[0].weight[0].numel() <= sum(convolution.out_channels for convolution in first)
+    if len(options) != 1 or options != {(first[0].kernel_size, (1, 1), (0, 0), (1, 1), 1)}:
+        return []
+    fits = first[0].weight[0].numel() <= sum(convolution.out_channels for convolution in first)
+    return first if fits else []
 
 
 def _alike(heads: Sequence[nn.Sequential]) -> bool:
     """Whether heads that begin with convolutions have the same layers, all with a bias, of kinds that stack."""
-    layers = [layer for head in heads for layer in head[1:]]
+    layers = [layer for head in heads for layer in list(head)[1:]]
     known = all(type(layer) in (nn.Linear, nn.ReLU, nn.Flatten) for layer in layers)
     return known and len({str(head) for head in heads}) == 1 and "bias=False" not in str(heads[0])
 
@@ -175,8 +187,8 @@ def run(trunk: nn.Sequential, start: int, end: int, x: Tensor) -> Tensor:
     return x
 
 
-def check_plain(model: nn.Module, build: str) -> None:
-    """Refuse a model that is not one trunk of layers in a row with heads on top of it.
+def check_plain(model: nn.Module, build: str) -> nn.Sequential:
+    """The trunk of a model that is one trunk of layers in a row with heads on top of it.
 
     Raises:
         TypeError: it is not; ``build`` is the name in the message.
@@ -186,6 +198,7 @@ def check_plain(model: nn.Module, build: str) -> None:
             f"{build} takes a MultiTaskModel whose trunk is an nn.Sequential, such as mlp(data), "
             f"found a {type(model).__name__}"
         )
+    return model.trunk
 
 
 def check_images(data: Dataset, expected: tuple[int, ...], model: str) -> None:

@@ -34,6 +34,8 @@ class LowLevel(MultiTaskModel):
         ValueError: see :func:`stages_of`.
     """
 
+    trunk: nn.Sequential
+
     def __init__(self, trunk: nn.Sequential, heads: Mapping[str, nn.Module], stages: Mapping[str, int]) -> None:
         super().__init__(trunk, heads)
         self._ends = stage_ends(trunk)
@@ -42,7 +44,7 @@ class LowLevel(MultiTaskModel):
     def forward(self, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
         """Outputs of all tasks, or of those in ``names``; stages above them do not run."""
         chosen = self.chosen(names)
-        found = {}
+        found: dict[str, Tensor] = {}
         for stage, (start, end) in enumerate(itertools.pairwise([0, *self._ends]), start=1):
             if len(found) < len(chosen):
                 x = run(self.trunk, start, end, x)

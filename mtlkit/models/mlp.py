@@ -27,10 +27,10 @@ class Embed(nn.Module):
         super().__init__()
         self.columns = tuple(categories)
         self.others = [c for c in range(n_inputs) if c not in categories]
-        self.tables = nn.ModuleList(
-            nn.Embedding(size, min(50, (size + 1) // 2) if width is None else width) for size in categories.values()
-        )
-        self.n_outputs = len(self.others) + sum(table.embedding_dim for table in self.tables)
+        sizes = categories.values()
+        tables = [nn.Embedding(size, min(50, (size + 1) // 2) if width is None else width) for size in sizes]
+        self.tables = nn.ModuleList(tables)
+        self.n_outputs = len(self.others) + sum(table.embedding_dim for table in tables)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, F) to (B, n_outputs)."""

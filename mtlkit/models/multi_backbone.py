@@ -34,13 +34,15 @@ class MultiBackbone(MultiTaskModel):
         heads: task name to its head, the main task first; each takes the features of all trunks.
     """
 
+    trunk: Parallel
+
     def __init__(self, trunk: Parallel, heads: Mapping[str, nn.Module]) -> None:
         super().__init__(trunk, heads)
 
     @property
     def last(self) -> tuple[str, ...]:
         """Names of the parameters of the last layer of every trunk."""
-        found = ()
+        found: tuple[str, ...] = ()
         for k, backbone in enumerate(self.trunk):
             names = [name for name, _ in backbone.named_parameters()]
             found += tuple(f"trunk.{k}.{n}" for n in names if n.rpartition(".")[0] == names[-1].rpartition(".")[0])

@@ -121,11 +121,12 @@ def recurrent(
         )
     if not hidden:
         raise ValueError("hidden is empty, expected the width of at least one layer")
-    ids = [split.x for split in data.splits.values()] if tokens else []
-    if any((x < 0).any() or (x >= vocabulary).any() or (x != x.round()).any() for x in ids):
-        raise ValueError(f"{data.name}: inputs are not all token ids, expected whole numbers 0 to {vocabulary - 1}")
+    if vocabulary is not None:
+        ids = [split.x for split in data.splits.values()]
+        if any((x < 0).any() or (x >= vocabulary).any() or (x != x.round()).any() for x in ids):
+            raise ValueError(f"{data.name}: inputs are not all token ids, expected whole numbers 0 to {vocabulary - 1}")
     at = stages_of(data.tasks, stages, len(hidden))
-    first = [Tokens(vocabulary, embedding)] if tokens else []
+    first = [] if vocabulary is None else [Tokens(vocabulary, embedding)]
     widths = [embedding if tokens else x.shape[2], *(2 * width for width in hidden)]
     layers = [BiGRU(n_in, n_out // 2) for n_in, n_out in itertools.pairwise(widths)]
     trunk, heads = nn.Sequential(*first, *layers), {}

@@ -35,7 +35,7 @@ class Residual(nn.Module):
             nn.Conv2d(n_out, n_out, 3, padding=1, bias=False),
             _norm(n_out),
         )
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or n_in != n_out:
             self.shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride, bias=False), _norm(n_out))
 

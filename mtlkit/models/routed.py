@@ -25,6 +25,8 @@ class Route(nn.Module):
         mask: (T, C) bool, which unit is kept for which task.
     """
 
+    mask: Tensor
+
     def __init__(self, n_tasks: int, n_units: int, share: float) -> None:
         super().__init__()
         self.kept = max(1, round(share * n_units))
@@ -62,6 +64,8 @@ class Routed(MultiTaskModel):
     Raises:
         ValueError: a share outside (0, 1].
     """
+
+    trunk: nn.Sequential
 
     def __init__(self, trunk: nn.Sequential, heads: Mapping[str, nn.Module], share: float) -> None:
         if not 0 < share <= 1:
@@ -102,5 +106,5 @@ def routed(model: MultiTaskModel, share: float = 0.5) -> Routed:
         ValueError: a share outside (0, 1].
         TypeError: a model of another kind, or with heads at lower layers.
     """
-    check_plain(model, "routed")
-    return Routed(copy.deepcopy(model.trunk), dict(zip(model.names, copy.deepcopy(model.heads), strict=True)), share)
+    trunk = check_plain(model, "routed")
+    return Routed(copy.deepcopy(trunk), dict(zip(model.names, copy.deepcopy(model.heads), strict=True)), share)

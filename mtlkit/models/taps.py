@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,8 +56,10 @@ class Taps(MultiTaskModel):
 
     Attributes:
         layers: names of the trunk's layers with parameters, L of them.
-        changes: T times L :class:`Change`.
+        changes: T times L :class:`Change`, an ``nn.ModuleList`` of such lists.
     """
+
+    changes: Any
 
     def __init__(
         self, trunk: nn.Module, heads: Mapping[str, nn.Module], threshold: float, strength: float, joint: bool
@@ -70,7 +73,7 @@ class Taps(MultiTaskModel):
 
     def forward(self, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
         """Outputs of all tasks, or of those in ``names``: a pass per task."""
-        shared = dict(self.trunk.named_parameters())
+        shared: dict[str, Tensor] = dict(self.trunk.named_parameters())
         found = {}
         for name, head in self.chosen(names).items():
             own = dict(shared)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtlkit import recipes
-from mtlkit.datasets import Dataset
+from mtlkit.datasets import Dataset, Text
 from mtlkit.models.base import MultiTaskModel
 from mtlkit.recipes import remembered
 
@@ -136,10 +136,9 @@ def text_encoder(
     Raises:
         ValueError: inputs that are not token ids, a ``width`` that the heads do not divide.
     """
-    _check_text(data, "text_encoder")
+    text = _check_text(data, "text_encoder")
     if heads < 1 or width % heads:
         raise ValueError(f"width is {width} and heads is {heads}, expected a width that the heads divide")
-    text = data.text
     trunk = TextEncoder(
         text.entries, data.train.x.shape[1], text.padding, text.separator, width, layers, heads, dropout
     )
@@ -203,34 +202,34 @@ def hugging_face(data: Dataset, encoder: str | os.PathLike | PreTrainedModel) ->
         from transformers import AutoModel
     except ImportError as error:
         raise ImportError("hugging_face needs transformers; install it with: pip install mtlkit[language]") from error
-    _check_text(data, "hugging_face")
+    text = _check_text(data, "hugging_face")
     if isinstance(encoder, nn.Module):
-        return _with_heads(data, copy.deepcopy(encoder))
+        return _with_heads(data, text, copy.deepcopy(encoder))
     line = recipes.call(hugging_face, encoder=os.fspath(encoder))
-    model = _with_heads(data, AutoModel.from_pretrained(encoder, use_safetensors=True))
+    model = _with_heads(data, text, AutoModel.from_pretrained(encoder, use_safetensors=True))
     model.recipe = line.replace("(", "(data, ", 1)
     return model
 
 
-def _with_heads(data: Dataset, encoder: PreTrainedModel) -> MultiTaskModel:
+def _with_heads(data: Dataset, text: Text, encoder: PreTrainedModel) -> MultiTaskModel:
     kind, config, n_tokens = type(encoder).__name__, encoder.config, data.train.x.shape[1]
-    if data.text.entries > config.vocab_size:
+    if text.entries > config.vocab_size:
         raise ValueError(
-            f"{data.name} has a vocabulary of {data.text.entries} entries, {kind} one of {config.vocab_size}: "
+            f"{data.name} has a vocabulary of {text.entries} entries, {kind} one of {config.vocab_size}: "
             "expected the encoder's own tokeniser"
         )
     places = getattr(config, "max_position_embeddings", n_tokens)
-    if config.pad_token_id != data.text.padding:
+    if config.pad_token_id != text.padding:
         raise ValueError(
-            f"{data.name}: padding has id {data.text.padding}, {kind} expects {config.pad_token_id}: "
+            f"{data.name}: padding has id {text.padding}, {kind} expects {config.pad_token_id}: "
             "expected the encoder's own tokeniser"
         )
     if n_tokens > places:
         raise ValueError(f"{data.name}: inputs have {n_tokens} tokens, {kind} takes at most {places}")
     encoder.set_attn_implementation("eager")
     if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None
-    trunk = Pretrained(encoder, data.text.padding, data.text.separator)
+        encoder.register_module("pooler", None)
+    trunk = Pretrained(encoder, text.padding, text.separator)
     _check_encoder(trunk, data.train.x[:2].clone())
     width = config.hidden_size
     return MultiTaskModel(trunk, {task.name: nn.Linear(width, task.n_outputs) for task in data.tasks})
@@ -261,6 +260,7 @@ def _check_encoder(trunk: Pretrained, x: Tensor) -> None:
         raise ValueError(f"{kind} does not take a ready attention mask: padding changes its outputs")
 
 
-def _check_text(data: Dataset, model: str) -> None:
+def _check_text(data: Dataset, model: str) -> Text:
     if data.text is None:
         raise ValueError(f"{data.name}: inputs are no token ids, which {model} takes (data.text is None)")
+    return data.text

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import joblib
 import pandas as pd
@@ -164,7 +165,7 @@ def fit(
         of_run = {field.name: getattr(settings, field.name) for field in fields(settings)}
         of_run |= {"label": label, "seeds": seeds, "chunk": chunk, "model": model, "weighting": weighting}
         of_run |= {"data": draws(data, seeds[0], epochs), "device": str(settings.device), "torch": torch.__version__}
-        files = files_of(Path(checkpoint), {what: in_words(value) for what, value in of_run.items()}, chunks)
+        files = [*files_of(Path(checkpoint), {what: in_words(value) for what, value in of_run.items()}, chunks)]
     done: dict[int, Runs] = {}
     stopped = False
     try:
@@ -237,7 +238,7 @@ def _warn_of_interruption(runs: Runs, epochs: int, left: Sequence[int], files: S
     if files[0] is None:
         how = "give fit a checkpoint=FILE to be able to go on"
     else:
-        kept = ", ".join(str(file.epoch()) for file in files)
+        kept = ", ".join(str(file.epoch()) for file in files if file)
         how = f"call fit again with the same arguments to go on from the checkpoint (epochs that it holds: {kept})"
     warnings.warn(
         f"{runs.method}: interrupted after epoch {ends.iloc[-1]} of {epochs}{missing}; {how}",
@@ -263,7 +264,7 @@ SAME_NUMBERS = ("seeds", "chunk", "jobs", "compile", "device", "name", "watch", 
 """Options of :func:`fit` that say which seeds are trained, where and how fast."""
 
 
-def _recipe(model: MultiTaskModel, data: Dataset, weighting: Weighting | Merging, **options: object) -> str:
+def _recipe(model: MultiTaskModel, data: Dataset, weighting: Weighting | Merging, **options: Any) -> str:
     """The call of :func:`fit` as text; empty where an argument cannot be written down."""
     try:
         line = recipes.call(fit, **{name: value for name, value in options.items() if name not in SAME_NUMBERS})

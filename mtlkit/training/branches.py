@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,7 +86,7 @@ class Branches:
         parts = [slice(None)] if self.stacked else [slice(k, k + 1) for k in range(n_branches)]
         if keep is None or keep != self.last:
             self.groups = [self._group({name: value[part] for name, value in start.items()}) for part in parts]
-        self.last = keep
+        self.last, penalty = keep, self.stack.penalty
         for part, (leaves, optimizer) in zip(parts, self.groups, strict=True):
             with torch.no_grad():
                 for name, leaf in leaves.items():
@@ -94,14 +95,14 @@ class Branches:
                 optimizer.zero_grad()
                 masks = {name: key[part, :, step].flatten(0, 1) for name, key in keys.items()}
                 loss = self._loss({**leaves, **masks}, rows[part, :, step], weights[part])
-                (loss + self.stack.penalty(leaves).sum() if self.stack.has_penalty else loss).backward()
+                (loss if penalty is None else loss + penalty(leaves).sum()).backward()
                 optimizer.step()
         return {
             name: torch.cat([leaves[name].detach() for leaves, _ in self.groups]).view(value.shape)
             for name, value in start.items()
         }
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:
         """The streams, and the optimisers that may go on, with their parameters (K S, *); for :meth:`restore`."""
         return {
             "streams": [stream.get_state() for stream in self.generators],
@@ -109,7 +110,7 @@ class Branches:
             "groups": [[leaves, of_optimizer(optimizer)] for leaves, optimizer in self.groups],
         }
 
-    def restore(self, state: Mapping[str, object]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
         for stream, saved in zip(self.generators, state["streams"], strict=True):
             stream.set_state(saved)

@@ -6,6 +6,7 @@ import copy
 import numbers
 import warnings
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 
@@ -26,7 +27,7 @@ def numbers_of(seeds: int | Sequence[int]) -> list[int]:
         if seeds < 1:
             raise ValueError(f"seeds is {seeds}, expected at least one")
         return list(range(seeds))
-    listed = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str | bytes) else [None]
+    listed: list[Any] = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str | bytes) else [None]
     if not all(isinstance(seed, numbers.Integral) and not isinstance(seed, bool) for seed in listed):
         raise TypeError(f"seeds is {seeds!r}, expected their number, or integers such as [0, 1, 2]")
     if not listed or len(set(listed)) != len(listed):

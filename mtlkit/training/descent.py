@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from mtlkit.checkpoint import of_optimizer, restore_optimizer
 from mtlkit.datasets import Split
-from mtlkit.measure import Alignment, Gains, Params, Problem, prefers_two_passes
+from mtlkit.measure import Alignment, Gains, Params, Problem, no_meta_batch, prefers_two_passes
 from mtlkit.step import step
 from mtlkit.training.stack import Stack, stacks_well
 from mtlkit.weighting import State, Weighting
@@ -79,12 +80,12 @@ class Descent:
         self.optimizer.step()
         return weights, state
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:
         """What it has learned for the weighting, and its optimiser's memory, for :meth:`restore`."""
         return {"learned": self.leaves.get(LEARNED), "optimizer": of_optimizer(self.optimizer)}
 
     @torch.no_grad()
-    def restore(self, state: Mapping[str, object]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
         if LEARNED in self.leaves:
             self.leaves[LEARNED].copy_(state["learned"])
@@ -110,13 +111,13 @@ class Descent:
         def columns(own: Params) -> list[Tensor]:
             return stack.columns(batch, {**parameters, **masks, **own})
 
-        def meta_loss(own: Params) -> Tensor:
-            return stack.main_loss(meta, {**parameters, **own})
+        def main_loss(rows: Split | None, own: Params) -> Tensor:
+            return no_meta_batch() if rows is None else stack.main_loss(rows, {**parameters, **own})
 
         def score(own: Params, request: Gains) -> Tensor:
             scored = batch if request.on == "batch" else meta
-            if request.metric is None:
-                return stack.main_loss(scored, {**parameters, **own})
+            if request.metric is None or scored is None:
+                return main_loss(scored, own)
             return stack.main_score(request.metric, scored, {**parameters, **own})
 
         problem = Problem(
@@ -124,13 +125,13 @@ class Descent:
             stack.shared,
             stack.last,
             losses,
-            meta_loss,
+            functools.partial(main_loss, meta),
             score,
             lr=self.lr,
             stacked=stacks_well(stack.template, batch.x.device),
-            two_pass=self.two_pass,
+            two_pass=bool(self.two_pass),
             columns=columns,
-            penalty=stack.penalty if stack.has_penalty else None,
+            penalty=stack.penalty,
         )
         learned = {"learned": leaves[LEARNED]} if LEARNED in leaves else {}
         taken = step(weighting, problem, state, **given, **learned)

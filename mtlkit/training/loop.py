@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import torch
@@ -88,8 +89,8 @@ class Training:
         label: str,
         seeds: Sequence[int],
     ) -> None:
-        self.data, self.method, self.settings, self.seeds = data, method, settings, seeds
-        device, self.done = settings.device, 0
+        self.data, self.method, self.settings, self.seeds, self.done = data, method, settings, seeds, 0
+        device = settings.device
         self.draws = [data.resample(seed) for seed in seeds]
         for draw in self.draws:
             check_draw(draw, settings.dtype)
@@ -119,7 +120,7 @@ class Training:
     def enter(self, epoch: int) -> None:
         """Take the training targets of this epoch, where they change."""
         if self.data.train_at is not None:
-            parts = [draw.train_at(epoch) for draw in self.draws]
+            parts = [draw.train_at(epoch) for draw in self.draws if draw.train_at is not None]
             for part in parts:
                 check_finite(f"{self.data.name}, train split of epoch {epoch}", part, self.settings.dtype)
             self.splits["train"] = self.stacked(parts)
@@ -135,7 +136,7 @@ class Training:
             "recorder": self.recorder,
         }  # fmt: skip
 
-    def whole(self) -> dict[str, object]:
+    def whole(self) -> dict[str, Any]:
         """Everything that the next epoch depends on."""
         noise = [stream.get_state() for stream in self.streams["noise"]]
         return {name: part.state() for name, part in self._parts().items()} | {
@@ -161,6 +162,9 @@ class Training:
 class PerStep(Training):
     """Under a weighting: one step after the other."""
 
+    method: Weighting
+    trainer: Descent
+
     def made(self) -> Descent:
         """The optimiser's steps."""
         learned = self.method.learn(len(self.data.tasks), self.like)
@@ -183,16 +187,16 @@ class PerStep(Training):
     def given(self, epoch: int) -> Mapping[str, Tensor]:
         """What the weighting reads and nobody has to measure."""
         tasks, seeds, streams = self.data.tasks, len(self.seeds), self.streams["noise"]
-        on = {"device": self.settings.device}
+        device = self.settings.device
 
         def kind(name: str) -> Tensor:
-            return torch.tensor([task.kind == name for task in tasks], **on).expand(seeds, -1)
+            return torch.tensor([task.kind == name for task in tasks], device=device).expand(seeds, -1)
 
         fields = {
             "noise": lambda: torch.stack(
-                [torch.randn(len(tasks), generator=g, dtype=self.settings.dtype, **on) for g in streams]
+                [torch.randn(len(tasks), generator=g, dtype=self.settings.dtype, device=device) for g in streams]
             ),
-            "epoch": lambda: torch.full((seeds,), epoch - 1, **on),
+            "epoch": lambda: torch.full((seeds,), epoch - 1, device=device),
             "regression": lambda: kind("regression"),
             "binary": lambda: kind("binary"),
         }
@@ -201,6 +205,9 @@ class PerStep(Training):
 
 class PerEpoch(Training):
     """Under a merging: branches fork, train and merge once an epoch."""
+
+    method: Merging
+    trainer: Branches
 
     def made(self) -> Branches:
         """The branches' steps."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,12 +40,12 @@ class Recorder:
         self.patience, self.select_from = patience, select_from
         self.tasks = tasks = draws[0].tasks
         train = splits["train"]
-        on = {"device": train.x.device}
+        device = train.x.device
         shape = (*train.rows.shape, len(tasks))
-        self.seed_axis = torch.arange(len(seeds), **on)[:, None]
-        self.given = torch.zeros(shape, dtype=train.x.dtype, **on)
+        self.seed_axis = torch.arange(len(seeds), device=device)[:, None]
+        self.given = torch.zeros(shape, dtype=train.x.dtype, device=device)
         self.given_before = self.given.clone()
-        self.visits = torch.zeros(shape[:2], dtype=train.x.dtype, **on)
+        self.visits = torch.zeros(shape[:2], dtype=train.x.dtype, device=device)
         self.labels = {split: torch.vmap(lambda y: presence(tasks, y))(rows.y) for split, rows in splits.items()}
         self.losses: dict[str, list[Tensor]] = {split: [] for split in splits}
         self.weights: list[Tensor] = []
@@ -52,10 +53,10 @@ class Recorder:
         self.spreads: list[Tensor] = []
         self.noisy_weights: list[Tensor] = []
         self.reports: dict[tuple[str, str], list[Tensor]] = {}
-        self.diverged = torch.zeros(len(seeds), dtype=torch.bool, **on)
+        self.diverged = torch.zeros(len(seeds), dtype=torch.bool, device=device)
         self.running = ~self.diverged
-        self.ends = torch.zeros(len(seeds), dtype=torch.long, **on)
-        self.lowest = torch.full((len(seeds),), torch.inf, dtype=train.x.dtype, **on)
+        self.ends = torch.zeros(len(seeds), dtype=torch.long, device=device)
+        self.lowest = torch.full((len(seeds),), torch.inf, dtype=train.x.dtype, device=device)
         self.best = torch.full_like(self.ends, select_from)
         self.outputs: dict[str, dict[str, Tensor]] = {moment: {} for moment in MOMENTS}
         self.states: dict[str, dict[str, Tensor]] = {moment: {} for moment in MOMENTS}
@@ -113,11 +114,11 @@ class Recorder:
         if self.patience is not None:
             self.running &= epoch - self.best < self.patience
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:
         """What was recorded up to the end of an epoch, for :meth:`restore`; later records leave it as it is."""
         return {name: _containers(getattr(self, name)) for name in RECORDED} | {"visits": self.visits.clone()}
 
-    def restore(self, state: Mapping[str, object]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Forget what was recorded after, or go on from, a state."""
         for name, value in state.items():
             setattr(self, name, _containers(value))
@@ -204,7 +205,7 @@ RECORDED = (
 """What a :class:`Recorder` remembers from one epoch to the next."""
 
 
-def _containers(value: object) -> object:
+def _containers(value: Any) -> Any:
     """Dicts and lists anew, with the same tensors in them."""
     if isinstance(value, dict):
         return {name: _containers(inner) for name, inner in value.items()}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from mtlkit.datasets import Split
 from mtlkit.measure import Params, mean_losses, score
 from mtlkit.models import MultiTaskModel, initialise
-from mtlkit.tasks import Task, pack, per_sample_losses, presence, separate_losses
+from mtlkit.tasks import Packed, Task, pack, per_sample_losses, presence, separate_losses
 
 EVALUATION_ROWS = 4096
 
@@ -41,7 +43,6 @@ class Stack:
         buffers: (S, *) each, and the other parameters.
         shared: names of the trunk's parameters.
         last: names of its last layer's.
-        has_penalty: whether the model adds a term of its own to the loss, see :meth:`penalty`.
 
     Raises:
         ValueError: a norm layer with running statistics, or an unusual kind of dropout, in the model; an initial
@@ -78,9 +79,8 @@ class Stack:
         self.streams = [generator(seed, "dropout", device) for seed in seeds]
         self.shared = tuple(name for name in self.parameters if name.startswith("trunk."))
         self.last = tuple(name for name in self.template.last if name in self.parameters)
-        self.has_penalty = hasattr(self.template, "penalty")
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:
         """Parameters, buffers and the streams of dropout, for :meth:`restore`."""
         return {
             "parameters": self.parameters,
@@ -89,7 +89,7 @@ class Stack:
         }
 
     @torch.no_grad()
-    def restore(self, state: Mapping[str, object]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
         for own, saved in ((self.parameters, state["parameters"]), (self.buffers, state["buffers"])):
             for name, value in own.items():
@@ -124,9 +124,11 @@ class Stack:
 
         return _of_each(one, self._state(batch, own), batch.x, batch.y)
 
-    def penalty(self, own: Params) -> Tensor:
-        """The term (S,) that the models add to the loss whatever the batch, at parameters ``own`` (S, *)."""
-        return _of_each(self.template.penalty, own)
+    @property
+    def penalty(self) -> Callable[[Params], Tensor] | None:
+        """From parameters (S, *) to the term (S,) that the models add to the loss, whatever the batch, if they do."""
+        one = getattr(self.template, "penalty", None)
+        return None if one is None else functools.partial(_of_each, one)
 
     def _state(self, batch: Split, own: Params) -> Params:
         copies = len(batch.x) // len(next(iter(self.parameters.values())))
@@ -145,7 +147,8 @@ class Stack:
         """The main task's mean loss (S,) over the batch's labelled samples, in evaluation mode."""
 
         def one(output: Tensor, target: Tensor) -> Tensor:
-            task, y = (self.main,), {(self.main.name,): target.unsqueeze(1)}
+            task = (self.main,)
+            y: Packed = {(self.main.name,): target.unsqueeze(1)}
             return mean_losses(per_sample_losses(task, {self.main.name: output}, y), presence(task, y)).squeeze(-1)
 
         return _of_each(one, self.main_output(batch, own), self._main_target(batch))
@@ -180,7 +183,7 @@ class Stack:
         return {name: output.to(self.dtype) for name, output in outputs.items()}
 
 
-def _of_each(function: Callable[..., object], *stacked: object) -> object:
+def _of_each(function: Callable[..., Any], *stacked: Any) -> Any:
     """``torch.vmap(function)(*stacked)``; a stack of one is not mapped, which is faster and gives the same."""
     if len(tree_leaves(stacked)[0]) > 1:
         return torch.vmap(function)(*stacked)
@@ -219,7 +222,7 @@ def check_layers(model: nn.Module) -> None:
             )
         inner = getattr(module, "dropout", 0)
         rate = module.p if isinstance(module, (nn.AlphaDropout, nn.FeatureAlphaDropout)) else inner
-        if isinstance(rate, numbers.Real) and rate > 0:
+        if isinstance(rate, numbers.Real) and float(rate) > 0:
             raise ValueError(
                 f"{found} dropout of {rate:g}, for which fit has no random stream; expected Dropout, Dropout1d, "
                 "Dropout2d or Dropout3d (a loop of your own with mtlkit.Weigher takes any)"
@@ -240,6 +243,8 @@ class SeededDropout(nn.Module):
     Attributes:
         key: () int64.
     """
+
+    key: Tensor
 
     def __init__(self, p: float, channels: bool) -> None:
         super().__init__()
@@ -299,11 +304,11 @@ class Batches:
         self.n, self.batch, self.generators = n, batch, generators
         self.left = torch.empty(len(generators), 0, dtype=torch.long, device=generators[0].device)
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:
         """The rows left of the passes begun, and the streams, for :meth:`restore`."""
         return {"left": self.left.clone(), "streams": [stream.get_state() for stream in self.generators]}
 
-    def restore(self, state: Mapping[str, object]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
         self.left = state["left"]
         for stream, saved in zip(self.generators, state["streams"], strict=True):
