@@ -101,18 +101,18 @@ def _measured(name: str, data: Dataset) -> dict[str, float]:
 
 def counted(data: Dataset) -> Dataset:
     """Token ids, where the inputs are such, replaced by how often each entry of the vocabulary occurs in the row."""
-    if data.text is None:
+    text = data.text
+    if text is None:
         return data
 
     def count(split: Split) -> Split:
         of_main = _labelled_rows(split, data.main)
-        hits = torch.zeros(len(of_main), data.text.entries).scatter_add_(
-            1, of_main.x.long(), torch.ones_like(of_main.x)
-        )
-        hits[:, data.text.padding] = 0
+        hits = torch.zeros(len(of_main), text.entries).scatter_add_(1, of_main.x.long(), torch.ones_like(of_main.x))
+        hits[:, text.padding] = 0
         return replace(of_main, x=hits)
 
-    return replace(data, **{where: count(split) for where, split in data.splits.items()})
+    train, meta, test = map(count, data.splits.values())
+    return replace(data, train=train, meta=meta, test=test)
 
 
 def _labelled_rows(split: Split, main: Task) -> Split:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import joblib
 import numpy as np
@@ -369,7 +370,7 @@ def fits(
 
 
 MISSING = ("train", "raise", "skip")
-Key = str | tuple
+Key: TypeAlias = Any
 NO_SETTINGS = (*SAME_NUMBERS, "epochs", "lr")
 """Options of fit that are no part of a fit's settings: they do not change its numbers, or are looked up apart."""
 

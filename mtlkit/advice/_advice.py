@@ -31,6 +31,7 @@ from mtlkit.advice._paired import contrast, promise, rows_needed
 from mtlkit.advice._prepare import prepare
 from mtlkit.advice._read import Refused
 from mtlkit.advice._suspects import SHARE, suspects
+from mtlkit.tasks import lower_is_better
 
 EFFORTS = ("quick", "default", "thorough")
 
@@ -184,7 +185,7 @@ class _Verdicts:
 
     def __init__(self, scores: pd.DataFrame, overlap: float, metric: str, main: str, rows: int) -> None:
         self.scores, self.metric, self.rows = scores, metric, rows
-        self.options = {"overlap": overlap, "lower_is_better": metric == "rmse"}
+        self.overlap, self.lower = overlap, lower_is_better(metric)
         self.unit = f"{metric}, in units of {main}" if metric == "rmse" else metric
         self.open = [name for name in scores if name != WITH]
         self.best = self.ahead(self.open)
@@ -192,14 +193,16 @@ class _Verdicts:
     def ahead(self, levels: Sequence[str]) -> str:
         """The one of these levels with the best mean."""
         means = self.scores[list(levels)].mean()
-        return means.idxmin() if self.metric == "rmse" else means.idxmax()
+        return means.idxmin() if self.lower else means.idxmax()
 
     def _promise(self, level: str) -> tuple[float, float, float]:
-        return promise(self.scores[level], self.options["lower_is_better"])
+        return promise(self.scores[level], self.lower)
 
     def against(self, reference: str, levels: Sequence[str]) -> pd.DataFrame:
         """These levels against another one."""
-        return contrast(self.scores, {name: (reference, name) for name in levels}, **self.options)
+        return contrast(
+            self.scores, {name: (reference, name) for name in levels}, overlap=self.overlap, lower_is_better=self.lower
+        )
 
     def recommended(self) -> str:
         """The simplest level that is not surely worse than the best."""
@@ -225,7 +228,7 @@ class _Verdicts:
         """See :attr:`Advice.which`."""
         pairs = {name: (SINGLE, EQUAL if len(names) == 1 else only(name)) for name in names}
         pairs = {name: pair for name, pair in pairs.items() if pair[1] in self.scores}
-        table = contrast(self.scores, pairs, **self.options).rename_axis("auxiliary")
+        table = contrast(self.scores, pairs, overlap=self.overlap, lower_is_better=self.lower).rename_axis("auxiliary")
         table["verdict"] = table["verdict"].replace({"better": "helps", "worse": "hurts"})
         return table
 

@@ -122,7 +122,7 @@ def numbers_of(column: pd.Series) -> tuple[str, pd.Series]:
     known, how = column.dropna(), NUMBER
     if len(known) and numbers(known, NUMBER).notna().mean() < 0.9:
         shares = {how: numbers(known, how).notna().mean() for how in MARKS}
-        best = max(shares, key=shares.get)
+        best = max(shares, key=lambda how: shares[how])
         how = best if shares[best] > 0.9 else NUMBER
     return how, numbers(column, how)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import joblib
 import numpy as np
@@ -22,7 +23,7 @@ from mtlkit.progress import progress
 from mtlkit.results import Runs
 from mtlkit.studies import Candidate
 from mtlkit.tasks import Task, labelled
-from mtlkit.weighting import GradientCosine, HydaLearn, SLGrad, Uniform
+from mtlkit.weighting import GradientCosine, HydaLearn, SLGrad, Uniform, Weighting
 from mtlkit.workers import parallel
 
 CONSTANT, LINEAR, TREES = "constant", "linear model", "boosted trees"
@@ -60,7 +61,7 @@ class Effort:
     hidden: int
     doublings: int = 0
     tuning: int = 3
-    methods: Mapping[str, object] = field(default_factory=lambda: WEIGHTED)
+    methods: Mapping[str, Weighting] = field(default_factory=lambda: WEIGHTED)
     apart: int = MOST_APART
 
     @classmethod
@@ -68,10 +69,12 @@ class Effort:
         """For so many labelled rows."""
         if effort == "quick":
             return cls(10, 20, 64, 32)
-        more = {"doublings": 2, "tuning": 5, "methods": WEIGHTED | MORE, "apart": 99} if effort == "thorough" else {}
+        more: dict[str, Any] = (
+            {"doublings": 2, "tuning": 5, "methods": WEIGHTED | MORE, "apart": 99} if effort == "thorough" else {}
+        )
         if rows > 10_000:
             return cls(40, 40, 256, 64, **more)
-        return cls(50, 20, 64 if rows <= 2000 else 128, 32, **{"doublings": 1} | more)
+        return cls(50, 20, 64 if rows <= 2000 else 128, 32, **({"doublings": 1} | more))
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class Found:
     """
 
     predictions: Mapping[str, list[tuple[np.ndarray, np.ndarray]]]
-    settings: Mapping[str, tuple | float]
+    settings: Mapping[str, Any]
     runs: Mapping[str, Runs]
     unfinished: list[str]
 
@@ -173,7 +176,7 @@ def find(prepared: Prepared, effort: Effort, jobs: int) -> Found:
     return Found(predictions, settings | rates, runs, unfinished)
 
 
-def fitting(data: Dataset, effort: Effort) -> dict[str, object]:
+def fitting(data: Dataset, effort: Effort) -> dict[str, Any]:
     """Options of :func:`mtlkit.fit`."""
     return {
         "epochs": effort.epochs,
@@ -202,7 +205,7 @@ def committee(runs: Runs, data: Dataset, seeds: Sequence[int]) -> tuple[np.ndarr
 
 
 def plain(
-    data: Dataset, table: Table, settings: Mapping[str, tuple | float], seeds: Sequence[int], jobs: int
+    data: Dataset, table: Table, settings: Mapping[str, Any], seeds: Sequence[int], jobs: int
 ) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
     """Test rows and predictions of the levels that need no network, in each of these draws."""
     calls = [joblib.delayed(_plain)(n, data.resample(seed), table, settings) for n, seed in enumerate(seeds)]
@@ -239,12 +242,12 @@ def _grown(draw: Dataset, settings: tuple[int, int], x: np.ndarray, y: np.ndarra
     return _of_trees(draw.main, model, say(new))
 
 
-def _of_trees(main: Task, model: object, said: np.ndarray) -> torch.Tensor:
+def _of_trees(main: Task, model: Any, said: np.ndarray) -> torch.Tensor:
     """scikit-learn's numbers in the shape of a network's outputs."""
     found = torch.from_numpy(np.asarray(said, float)).reshape(len(said), -1)
     if main.kind != "multiclass":
         return found
-    outputs = torch.full((len(said), main.n_classes), float(np.log(1e-12)), dtype=torch.float64)
+    outputs = torch.full((len(said), main.n_outputs), float(np.log(1e-12)), dtype=torch.float64)
     shown = torch.from_numpy(model.classes_).long()
     outputs[:, shown] = torch.cat([torch.zeros_like(found), found], 1) if len(shown) == 2 else found
     return outputs
@@ -268,7 +271,7 @@ def _auxiliaries(table: Table, rows: torch.Tensor) -> np.ndarray:
     return torch.stack(columns, 1).numpy()
 
 
-def _plain_settings(data: Dataset, tuning: Sequence[int], jobs: int) -> dict[str, tuple | float]:
+def _plain_settings(data: Dataset, tuning: Sequence[int], jobs: int) -> dict[str, Any]:
     """Penalty of the linear model, rounds and leaves of the trees: the lowest mean meta loss."""
     calls = [joblib.delayed(_tried)(data.resample(seed)) for seed in tuning]
     done = list(_shown(calls, "linear models and trees, settings", jobs))
@@ -313,7 +316,7 @@ def whole(prepared: Prepared, level: str, found: Found, effort: Effort) -> Model
         return Model(level, prepared.reader, runs, data.only([t.name for t in chosen.data.tasks]).outline())
     x, y = learned(data)
     if level == CONSTANT:
-        fitted = Linear.constant(data, y)
+        fitted: Linear | Trees = Linear.constant(data, y)
     elif level == LINEAR:
         fitted = Linear.fit(data, x, y, found.settings[LINEAR])
     else:

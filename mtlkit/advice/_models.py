@@ -77,7 +77,7 @@ class Linear:
             if main.kind == "multiclass":
                 few = len(model.classes_) == 2
                 shown = (np.r_[-weight, weight], np.r_[-bias, bias]) if few else (weight, bias)
-                weight, bias = np.zeros((main.n_classes, rows.shape[1])), np.full(main.n_classes, np.log(SMALLEST))
+                weight, bias = np.zeros((main.n_outputs, rows.shape[1])), np.full(main.n_outputs, np.log(SMALLEST))
                 weight[model.classes_.astype(int)], bias[model.classes_.astype(int)] = shown
         return cls(torch.tensor(weight.T.copy()), torch.tensor(bias), data.categories)
 
@@ -188,8 +188,9 @@ class Model:
         inputs = self.reader(frame)
         if isinstance(self.fitted, Runs):
             return self.fitted.predict(inputs)
-        main = self.data.main
-        found = in_words(main, self.fitted(self.data.encoder(inputs)), self.data.scale.get(main.name, (0.0, 1.0)))
+        main, encode = self.data.main, self.data.encoder
+        assert encode is not None
+        found = in_words(main, self.fitted(encode(inputs)), self.data.scale.get(main.name, (0.0, 1.0)))
         if found.ndim == 1:
             return pd.Series(found.numpy(), frame.index, name=main.name)
         return pd.DataFrame(found.numpy(), frame.index, columns=self.data.classes[main.name])
@@ -217,6 +218,7 @@ def load_advised(path: str | os.PathLike) -> Model:
         raise ValueError(f"{path} holds runs, expected a model that Advice.model.save wrote")
     about = json.loads(content["advice"])
     data, reader = keep.unpack_data(about["data"]), Reader(tuple(map(tuple, about["columns"])))
+    fitted: Runs | Trees | Linear
     if content["format"] == keep.FORMAT:
         fitted = load_runs(path)
     elif content["kind"] == "Trees":

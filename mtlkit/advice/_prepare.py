@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any, replace
 
 import numpy as np
 import pandas as pd
@@ -144,17 +145,17 @@ def prepare(
     strata = _strata(table)
     by_group = None if groups is None else _groups(used[groups])
     by_time = None if time is None else moment(used[time]).to_numpy()
-    if repeats is None:
+    if repeats is None or inner is None:
         repeats, inner = _repetitions(len(known), inputs.size)
     if time is not None:
         inner = 1
-    how = {"inner": inner, "groups": by_group, "time": by_time, "balanced": balanced}
-    draws = splits(strata, repeats=repeats, **how)
+    divided: dict[str, Any] = {"inner": inner, "groups": by_group, "time": by_time, "balanced": balanced}
+    draws = splits(strata, repeats=repeats, **divided)
     told += _about_splits(draws, len(frame), groups, by_group, balanced or time is not None)
     told += _check_draws(strata, draws, table, main, kinds[main])
     columns = pd.DataFrame.from_dict(found, orient="index", columns=["role", "read as", "why"])
     columns = columns.assign(missing=missing.reindex(columns.index)).rename_axis("column")
-    return Prepared(table, strata, draws, inner, parts(strata, **how), ratio(draws, strata), reader, columns, told)
+    return Prepared(table, strata, draws, inner, parts(strata, **divided), ratio(draws, strata), reader, columns, told)
 
 
 def _repetitions(rows: int, entries: int) -> tuple[int, int]:

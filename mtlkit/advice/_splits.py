@@ -61,7 +61,8 @@ def parts(
     if time is None:
         found = _folds(np.arange(len(strata)), strata, groups, 0)[:inner]
     else:
-        found = [np.split(np.argsort(time, kind="stable"), [len(time) - len(time) // FOLDS])]
+        order, last = np.argsort(time, kind="stable"), len(time) - len(time) // FOLDS
+        found = [(order[:last], order[last:])]
     return _alike([(train, meta, meta) for train, meta in found], strata, balanced)
 
 
@@ -70,7 +71,8 @@ def _alike(found: list[Rows], strata: np.ndarray, balanced: bool) -> list[Rows]:
     if balanced:
         found = [(_even(train, strata), _even(meta, strata), test) for train, meta, test in found]
     sizes = [min(map(len, split)) for split in zip(*found, strict=True)]
-    return [tuple(_some(rows, size) for rows, size in zip(draw, sizes, strict=True)) for draw in found]
+    one, two, three = sizes
+    return [(_some(train, one), _some(meta, two), _some(test, three)) for train, meta, test in found]
 
 
 def _some(rows: np.ndarray, size: int) -> np.ndarray:
@@ -122,5 +124,5 @@ def _even(rows: np.ndarray, strata: np.ndarray) -> np.ndarray:
 def ratio(draws: Sequence[Rows], strata: np.ndarray) -> float:
     """Labelled test rows over labelled rows trained or chosen on, for the correction of tests."""
     *others, test = draws[0]
-    others = np.unique(np.concatenate(others))
-    return len(test) / int((strata[others] >= 0).sum())
+    used = np.unique(np.concatenate(others))
+    return len(test) / int((strata[used] >= 0).sum())

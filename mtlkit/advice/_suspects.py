@@ -29,6 +29,7 @@ from mtlkit.advice._prepare import Prepared, dataset
 from mtlkit.advice._splits import FOLDS
 from mtlkit.datasets.base import choose
 from mtlkit.datasets.noise import other_class
+from mtlkit.datasets.tabular import Table
 from mtlkit.results import Runs
 from mtlkit.tasks import labelled
 
@@ -83,7 +84,7 @@ def suspects(
     return own.to_frame().join(shown.rename(columns={"suspicion": "suspicion (column)"})).rename_axis("row"), check
 
 
-def _spoilt(prepared: Prepared) -> tuple[object, np.ndarray]:
+def _spoilt(prepared: Prepared) -> tuple[Table, np.ndarray]:
     """The table with a share of its main labels wrong, and which ones (N,).
 
     A binary label is flipped, a class becomes another one, a number that of another row.
@@ -98,7 +99,7 @@ def _spoilt(prepared: Prepared) -> tuple[object, np.ndarray]:
         wrong[chosen] = 1 - labels[chosen]
     elif main.kind == "multiclass":
         every = torch.ones(len(chosen), dtype=torch.bool)
-        wrong[chosen] = other_class(labels[chosen], every, main.n_classes, generator)
+        wrong[chosen] = other_class(labels[chosen], every, main.n_outputs, generator)
     else:
         wrong[chosen] = labels[known[torch.randint(len(known), (len(chosen),), generator=generator)]]
     changed = (wrong != labels) & labelled(labels)

@@ -209,6 +209,7 @@ def language(
     check_sizes(APART, n_test=1 if n_test is None else n_test)
     paths = {name: (files.fetch(SOURCES[name].train), files.fetch(SOURCES[name].test)) for name in order}
     unread = files.BLANK in paths[main]
+    known: Vocabulary | Unread
     if not isinstance(vocabulary, int):
         known = _stored(os.fspath(vocabulary))
     elif unread:

@@ -41,5 +41,5 @@ def layered(*, n_inputs: int = 20, n_train: int = 600, n_meta: int = 200, n_test
     a, b = x @ u > 0, x @ (v - (v @ u) * u) > 0
     y = dict(zip(("same_side", *SIDES), ((a == b).double(), a.double(), b.double()), strict=True))
     whole = Split(x, y, torch.arange(n), torch.zeros(n, len(y), dtype=torch.bool))
-    parts = (whole.take(rows) for rows in torch.arange(n).split([*sizes.values()]))
-    return Dataset("layered", tuple(Task(name, "binary") for name in y), *parts, source="made here")
+    train, meta, test = (whole.take(rows) for rows in torch.arange(n).split([*sizes.values()]))
+    return Dataset("layered", tuple(Task(name, "binary") for name in y), train, meta, test, source="made here")

@@ -116,8 +116,10 @@ def digits_and_articles(
         FileNotFoundError: a file that is not there and could not be downloaded.
     """
     order = tuple(main_first([f"{kind}_{c}" for kind in KINDS.values() for c in range(10)], main))
-    options = {"n_train": n_train, "n_meta": n_meta, "n_test": n_test, "pixels": pixels, "seed": seed}
-    found = {kind: one_vs_rest(name, **options) for name, kind in KINDS.items()}
+    found = {
+        kind: one_vs_rest(name, n_train=n_train, n_meta=n_meta, n_test=n_test, pixels=pixels, seed=seed)
+        for name, kind in KINDS.items()
+    }
     own = main.split("_")[0]
     folder = next(SINGLE[name] for name, kind in KINDS.items() if kind == own)
     paths = tuple(files.fetch(file) for file in files.needed(folder))

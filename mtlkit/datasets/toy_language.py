@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ THEN = {"hungry": "eats", "tired": "sleeps", "cold": "shivers", "thirsty": "drin
 SUBJECT, OBJECT = ("in a hurry", "curious"), ("in the way", "lost")
 """Reasons that are about who does something, and about whom it is done to."""
 
-Pick = Callable[[Sequence[str], int], list[str]]
+Pick = Callable[[Sequence[Any], int], list[Any]]
 """Draws so many different entries."""
 Row = tuple[tuple[str, str], int]
 """Two texts and a class."""
@@ -38,7 +39,8 @@ def _implied(pick: Pick) -> Row:
 def _choice(pick: Pick) -> Row:
     (name,), (state, other), (label,) = pick(NAMES, 1), pick([*THEN], 2), pick(range(2), 1)
     ends = [THEN[state], THEN[other]] if label == 0 else [THEN[other], THEN[state]]
-    return tuple(f"the {name} is {state} so it {end}" for end in ends), label
+    first, second = (f"the {name} is {state} so it {end}" for end in ends)
+    return (first, second), label
 
 
 def _paraphrase(pick: Pick) -> Row:
