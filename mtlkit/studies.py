@@ -462,11 +462,12 @@ def measured(runs: Runs) -> Runs:
     They stand at the selected epoch, under the training split and the main task.
     """
     first = runs.frame.groupby("seed", sort=False).first()
+    models: dict[int, Any] = {seed: runs.model(seed) for seed in runs.seeds}
     rows = [
         {"seed": seed, "epoch": epoch, "metric": metric, "value": value, **first.loc[seed, ["dataset", "method"]]}
         | {"split": "train", "task": runs.main, "diverged": first.loc[seed, "diverged"]}
         for seed, epoch in runs.selected().items()
-        for metric, value in runs.model(seed).measures().items()
+        for metric, value in models[seed].measures().items()
     ]
     added = pd.DataFrame(rows)[runs.frame.columns].astype(runs.frame.dtypes)
     return replace(runs, frame=pd.concat([runs.frame, added], ignore_index=True))

@@ -272,9 +272,6 @@ def labelled_by_task(tasks: Sequence[Task], targets: Packed) -> Tensor:
     )
 
 
-presence = labelled_by_task  # the name in modules that are rewritten at present
-
-
 def per_sample_losses(
     tasks: Sequence[Task], outputs: Mapping[str, Tensor], targets: Packed, training: bool = False
 ) -> Tensor:
