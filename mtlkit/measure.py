@@ -1,8 +1,10 @@
 """Measure: what the tasks, and each sample of them, do to the main task.
 
 Everything here works on functions of the parameters, so that it serves one model as well as a stack
-of models with a leading seed axis (written ``...`` in the shapes): a sum over independent models
-differentiates to each model's own gradient.
+of models: a sum over independent models differentiates to each model's own gradient.
+
+Shapes are in the signatures, with the same names of axes everywhere: ``*runs`` (leading seed axes: none for one
+model, one for a stack), ``batch`` and ``tasks`` (the main task first). Parameters are ``(*runs, *)``, each its own.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.autograd.forward_ad as forward_ad
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -23,7 +26,7 @@ from mtlkit.tasks import Task, labelled_by_task
 
 Params = dict[str, Tensor]
 TaskGradients = dict[str, Tensor | dict[int, Tensor]]
-"""Gradients of T mean losses by parameter: (T, ..., *), or task number to (..., *), where tasks that are not
+"""Gradients of the mean losses by parameter: (tasks, *runs, *), or task number to (*runs, *), where tasks that are not
 there, as those of other heads, have a zero gradient."""
 
 Metric = Callable[[Tensor, Tensor], Any]
@@ -34,57 +37,57 @@ Total = Callable[[dict[str, Any], Params], dict[str, Any]]
 
 
 class Signal(NamedTuple):
-    """What a weighting sees of one batch of B samples and T tasks, main task first.
+    """What a weighting sees of one batch.
 
     Detached, but for ``learned`` and, for a weighting that penalises gradients, ``gramian``.
     θ are the shared parameters and L_t the mean of task t's losses over the samples with a label;
     a task without a label in the batch has L_t = 0 and a zero gradient.
 
     Attributes:
-        losses: (B, T) per-sample losses ℓ_bt, zero where a label is missing.
-        present: (B, T) bool, which labels are there.
-        epoch: () number of the epoch, from 0.
-        lr: () the optimiser's learning rate.
-        regression: (T,) bool, which tasks are regressions (the others are classifications).
-        binary: (T,) bool, which tasks are binary classifications.
-        noise: (T,) independent N(0, 1), new every step, from the run's own generator.
-        learned: (T,) what the model's optimiser learns for the weighting.
-        gramian: (T, T) inner products ⟨∇_θ L_s, ∇_θ L_t⟩.
-        last_norms: (T,) norms ‖∇ L_t‖ over the last shared layer.
-        alignment: (B, T) inner products ⟨∇_θ ℓ_bt, g⟩ with the meta gradient g = ∇_θ L_main(meta
+        losses: per-sample losses ℓ_bt, zero where a label is missing.
+        present: which labels are there.
+        epoch: number of the epoch, from 0.
+        lr: the optimiser's learning rate.
+        regression: which tasks are regressions (the others are classifications).
+        binary: which tasks are binary classifications.
+        noise: independent N(0, 1), new every step, from the run's own generator.
+        learned: what the model's optimiser learns for the weighting.
+        gramian: inner products ⟨∇_θ L_s, ∇_θ L_t⟩.
+        last_norms: norms ‖∇ L_t‖ over the last shared layer.
+        alignment: inner products ⟨∇_θ ℓ_bt, g⟩ with the meta gradient g = ∇_θ L_main(meta
             batch): to first order, how much a unit step on that loss lowers the main meta loss.
-        meta_alignment: (T,) the same per task, ⟨∇_θ L_t, g⟩.
-        meta_norm: () ‖g‖.
-        implicit_alignment: (T,) ⟨∇L_t, H⁻¹ ∇L_main(meta batch)⟩ over all parameters, H the Hessian of the
+        meta_alignment: the same per task, ⟨∇_θ L_t, g⟩.
+        meta_norm: ‖g‖.
+        implicit_alignment: ⟨∇L_t, H⁻¹ ∇L_main(meta batch)⟩ over all parameters, H the Hessian of the
             training objective (:func:`implicit_alignment`); None in steps in which it is not due.
-        gains: (T,) M(θ) - M(θ_t) of the main task's metric M after a fake step on task t alone; zero
+        gains: M(θ) - M(θ_t) of the main task's metric M after a fake step on task t alone; zero
             for a task without a label.
     """
 
-    losses: Tensor
-    present: Tensor
-    epoch: Tensor | None = None
-    lr: Tensor | None = None
-    regression: Tensor | None = None
-    binary: Tensor | None = None
-    noise: Tensor | None = None
-    learned: Tensor | None = None
-    gramian: Tensor | None = None
-    last_norms: Tensor | None = None
-    alignment: Tensor | None = None
-    meta_alignment: Tensor | None = None
-    meta_norm: Tensor | None = None
-    implicit_alignment: Tensor | None = None
-    gains: Tensor | None = None
+    losses: Float[Tensor, "*runs batch tasks"]
+    present: Bool[Tensor, "*runs batch tasks"]
+    epoch: Int[Tensor, "*runs"] | None = None
+    lr: Float[Tensor, "*runs"] | None = None
+    regression: Bool[Tensor, "*runs tasks"] | None = None
+    binary: Bool[Tensor, "*runs tasks"] | None = None
+    noise: Float[Tensor, "*runs tasks"] | None = None
+    learned: Float[Tensor, "*runs tasks"] | None = None
+    gramian: Float[Tensor, "*runs tasks tasks"] | None = None
+    last_norms: Float[Tensor, "*runs tasks"] | None = None
+    alignment: Float[Tensor, "*runs batch tasks"] | None = None
+    meta_alignment: Float[Tensor, "*runs tasks"] | None = None
+    meta_norm: Float[Tensor, "*runs"] | None = None
+    implicit_alignment: Float[Tensor, "*runs tasks"] | None = None
+    gains: Float[Tensor, "*runs tasks"] | None = None
 
     @property
-    def means(self) -> Tensor:
-        """(T,) mean losses L_t, see :func:`mean_losses`."""
+    def means(self) -> Float[Tensor, "*runs tasks"]:
+        """Mean losses L_t, see :func:`mean_losses`."""
         return mean_losses(self.losses, self.present)
 
     @property
-    def labelled(self) -> Tensor:
-        """(T,) bool, which tasks have a label in this batch."""
+    def labelled(self) -> Bool[Tensor, "*runs tasks"]:
+        """Which tasks have a label in this batch."""
         return self.present.any(-2)
 
 
@@ -93,13 +96,16 @@ class Lookahead(NamedTuple):
 
     Attributes:
         step: η; the optimiser's learning rate when None.
-        weights: from the weighting's state, losses and labels, (..., B, T) each, to weights of the mean losses
-            (..., T), or of the losses themselves (..., B, T).
+        weights: from the weighting's state, losses and labels to weights of the mean losses, or of the losses
+            themselves.
         losses_too: whether ∇ℓ_bt of the alignment is taken at θ' as well; otherwise only the meta gradient is.
     """
 
     step: float | None
-    weights: Callable[[Any, Tensor, Tensor], Tensor]
+    weights: Callable[
+        [Any, Float[Tensor, "*runs batch tasks"], Bool[Tensor, "*runs batch tasks"]],
+        Float[Tensor, "*runs tasks"] | Float[Tensor, "*runs batch tasks"],
+    ]
     losses_too: bool = True
 
 
@@ -119,9 +125,9 @@ class Problem:
         parameters: all trainable parameters of the model.
         shared: names of the shared ones.
         last: names of the last shared layer's.
-        losses: to per-sample losses (..., B, T).
-        meta_loss: to the main task's mean meta loss (...).
-        score: for :class:`Gains`, to the main task's metric (...), to be lowered, under no_grad: called with the
+        losses: to per-sample losses.
+        meta_loss: to the main task's mean meta loss.
+        score: for :class:`Gains`, to the main task's metric, to be lowered, under no_grad: called with the
             parameters and the request.
         lr: the optimiser's learning rate.
         stacked: whether the tasks' gradients are computed in one mapped backward pass rather than one after the
@@ -130,9 +136,9 @@ class Problem:
             plain pass, rather than together with it. Both give the same numbers; together is faster for
             a small model, apart takes less memory (:func:`prefers_two_passes`). ``losses`` must then be
             the same function at every call, random masks included.
-        columns: to each task's own losses, T of (..., B), the same numbers as ``losses``; a task's gradient
+        columns: to each task's own losses, the same numbers as ``losses``; a task's gradient
             then leaves the other tasks' heads alone. For tasks one after the other only.
-        penalty: to a term (...) that the model adds to the objective, the same for all weightings. It is no task's
+        penalty: to a term that the model adds to the objective, the same for all weightings. It is no task's
             loss: no field of the signal sees it.
         total: sums gradients by name over processes, with the parameters as second argument
             (:func:`mtlkit.ranks.total`). All functions above then give numbers of the whole batch, whose
@@ -142,14 +148,14 @@ class Problem:
     parameters: Params
     shared: tuple[str, ...]
     last: tuple[str, ...]
-    losses: Callable[[Params], Tensor]
-    meta_loss: Callable[[Params], Tensor] = no_meta_batch
-    score: Callable[[Params, Gains], Tensor] = no_meta_batch
+    losses: Callable[[Params], Float[Tensor, "*runs batch tasks"]]
+    meta_loss: Callable[[Params], Float[Tensor, "*runs"]] = no_meta_batch
+    score: Callable[[Params, Gains], Float[Tensor, "*runs"]] = no_meta_batch
     lr: float = 0.0
     stacked: bool = False
     two_pass: bool = False
-    columns: Callable[[Params], Sequence[Tensor]] | None = None
-    penalty: Callable[[Params], Tensor] | None = None
+    columns: Callable[[Params], Sequence[Float[Tensor, "*runs batch"]]] | None = None
+    penalty: Callable[[Params], Float[Tensor, "*runs"]] | None = None
     total: Total | None = None
 
     @property
@@ -168,7 +174,7 @@ class Pass:
     Attributes:
         problem: the step's.
         state: the weighting's.
-        present: (..., B, T) bool, which labels are there.
+        present: which labels are there.
         given: fields that need no computation.
         columns: the problem's, where the tasks' losses are kept apart, so that one task's gradient visits no other's
             head.
@@ -176,7 +182,7 @@ class Pass:
 
     def __init__(self, problem: Problem, reads: Sequence[Request], state: Any, given: dict[str, Tensor]) -> None:
         self.problem, self.state, self.given = problem, state, given
-        self.present = given["present"]
+        self.present: Bool[Tensor, "*runs batch tasks"] = given["present"]
         self.columns = None if problem.stacked or not any(r.of_tasks for r in reads) else problem.columns
         self.task_gradients: TaskGradients | None = None
         self._losses: Tensor | None = None
@@ -184,8 +190,8 @@ class Pass:
         self._directions: dict[Lookahead | None, tuple[Problem, Params]] = {}
 
     @property
-    def losses(self) -> Tensor:
-        """(..., B, T) per-sample losses at the model's own parameters, with their tape."""
+    def losses(self) -> Float[Tensor, "*runs batch tasks"]:
+        """Per-sample losses at the model's own parameters, with their tape."""
         if self._losses is not None:
             return self._losses
         if self.columns is None:
@@ -196,8 +202,8 @@ class Pass:
         return self._losses
 
     @property
-    def means(self) -> Tensor | list[Tensor]:
-        """Mean losses with their tape, (..., T), or T of (...) where they are kept apart."""
+    def means(self) -> Float[Tensor, "*runs tasks"] | list[Float[Tensor, "*runs"]]:
+        """Mean losses with their tape, one by one where they are kept apart."""
         losses = self.losses
         if self._columns is None:
             return mean_losses(losses, self.present)
@@ -221,7 +227,7 @@ class Pass:
         return self.task_gradients
 
     def shared_rows(self, differentiable: bool = False) -> Iterator[Tensor]:
-        """The same as (T, ..., *) for one shared parameter after the other."""
+        """The same as (tasks, *runs, *) for one shared parameter after the other."""
         return dense(self.each_task(differentiable), self.problem.of_shared, self.present.shape[-1])
 
     @property
@@ -285,7 +291,7 @@ class Given(Request):
 
 @dataclass(frozen=True)
 class Learnable(Request):
-    """``learned``, (T,): numbers that the model's own optimiser learns for the weighting.
+    """``learned``: numbers that the model's own optimiser learns for the weighting.
 
     Args:
         start: their initial value.
@@ -297,7 +303,7 @@ class Learnable(Request):
     start: float = 0.0
     field = "learned"
 
-    def measure(self, now: Pass) -> Tensor:
+    def measure(self, now: Pass) -> Float[Tensor, "*runs tasks"]:
         """As they were given, with their tape."""
         return _given(now, self.field)
 
@@ -310,19 +316,19 @@ def _given(now: Pass, field: str) -> Tensor:
 
 @dataclass(frozen=True)
 class LearningRate(Request):
-    """``lr``, (): the optimiser's learning rate."""
+    """``lr``: the optimiser's learning rate."""
 
     field = "lr"
     of_lr = True
 
-    def measure(self, now: Pass) -> Tensor:
+    def measure(self, now: Pass) -> Float[Tensor, "*runs"]:
         """One number a seed."""
         return now.losses.new_full(now.losses.shape[:-2], now.problem.lr)
 
 
 @dataclass(frozen=True)
 class InnerProducts(Request):
-    """``gramian``, (T, T): ⟨∇_θ L_s, ∇_θ L_t⟩.
+    """``gramian``: ⟨∇_θ L_s, ∇_θ L_t⟩.
 
     Args:
         differentiable: keep its graph, for a penalty on it.
@@ -337,19 +343,19 @@ class InnerProducts(Request):
         """A penalty on gradients is differentiated twice."""
         return self.differentiable
 
-    def measure(self, now: Pass) -> Tensor:
+    def measure(self, now: Pass) -> Float[Tensor, "*runs tasks tasks"]:
         """From the tasks' gradients."""
         return gramian(now.shared_rows(self.differentiable), now.runs)
 
 
 @dataclass(frozen=True)
 class LastNorms(Request):
-    """``last_norms``, (T,): ‖∇ L_t‖ over the last shared layer."""
+    """``last_norms``: ‖∇ L_t‖ over the last shared layer."""
 
     field = "last_norms"
     of_shared = of_tasks = True
 
-    def measure(self, now: Pass) -> Tensor:
+    def measure(self, now: Pass) -> Float[Tensor, "*runs tasks"]:
         """From gradients of that layer alone."""
         last = {name: now.problem.parameters[name] for name in now.problem.last}
         rows = dense(_each_task(now.means, now.problem, last), last, now.present.shape[-1])
@@ -358,7 +364,7 @@ class LastNorms(Request):
 
 @dataclass(frozen=True)
 class Alignment(Request):
-    """``alignment``, (B, T): ⟨∇_θ ℓ_bt, g⟩ with the main task's meta gradient.
+    """``alignment``: ⟨∇_θ ℓ_bt, g⟩ with the main task's meta gradient.
 
     Args:
         lookahead: a virtual step before measuring.
@@ -373,7 +379,7 @@ class Alignment(Request):
         """A look-ahead may take the optimiser's step."""
         return self.lookahead is not None and self.lookahead.step is None
 
-    def measure(self, now: Pass) -> Tensor:
+    def measure(self, now: Pass) -> Float[Tensor, "*runs batch tasks"]:
         """By one forward-mode product, together with the plain pass where that is faster."""
         there, direction = now.direction(self.lookahead)
         if self.lookahead is not None and not self.lookahead.losses_too:
@@ -388,12 +394,12 @@ class Alignment(Request):
 
 @dataclass(frozen=True)
 class MetaAlignment(Request):
-    """``meta_alignment``, (T,): ⟨∇_θ L_t, g⟩ with the main task's meta gradient."""
+    """``meta_alignment``: ⟨∇_θ L_t, g⟩ with the main task's meta gradient."""
 
     field = "meta_alignment"
     of_meta = of_shared = of_tasks = True
 
-    def measure(self, now: Pass) -> Tensor:
+    def measure(self, now: Pass) -> Float[Tensor, "*runs tasks"]:
         """From the tasks' gradients."""
         _, direction = now.direction()
         return _dot(now.shared_rows(), direction.values(), 1 + now.runs).movedim(0, -1)
@@ -401,12 +407,12 @@ class MetaAlignment(Request):
 
 @dataclass(frozen=True)
 class MetaNorm(Request):
-    """``meta_norm``, (): ‖g‖ of the main task's meta gradient."""
+    """``meta_norm``: ‖g‖ of the main task's meta gradient."""
 
     field = "meta_norm"
     of_meta = of_shared = True
 
-    def measure(self, now: Pass) -> Tensor:
+    def measure(self, now: Pass) -> Float[Tensor, "*runs"]:
         """Over the shared parameters."""
         _, direction = now.direction()
         return _norm(direction.values(), now.runs)
@@ -414,7 +420,7 @@ class MetaNorm(Request):
 
 @dataclass(frozen=True)
 class Gains(Request):
-    """``gains``, (T,): M(θ) − M(θ_t) of the main task's metric M after a fake step on task t alone.
+    """``gains``: M(θ) − M(θ_t) of the main task's metric M after a fake step on task t alone.
 
     Args:
         step: size of the fake steps; the optimiser's learning rate when None.
@@ -455,24 +461,24 @@ class Gains(Request):
         """A user's metric need not be torch's."""
         return self.metric is None
 
-    def measure(self, now: Pass) -> Tensor:
+    def measure(self, now: Pass) -> Float[Tensor, "*runs tasks"]:
         """Zero for a task without a label."""
         return torch.where(now.present.any(-2), gains(now.problem, now.each_task(), now.present.shape[-1], self), 0)
 
 
 @dataclass(frozen=True)
 class ImplicitAlignment(Request):
-    """``implicit_alignment``, (T,): ⟨∇L_t, H⁻¹ ∇L_main(meta batch)⟩ over all parameters (:func:`implicit_alignment`).
+    """``implicit_alignment``: ⟨∇L_t, H⁻¹ ∇L_main(meta batch)⟩ over all parameters (:func:`implicit_alignment`).
 
     Args:
-        objective: from the weighting's state and the mean losses (..., T) to the training objective (...), of which
-            H is the Hessian.
+        objective: from the weighting's state and the mean losses to the training objective, of which H is the
+            Hessian.
         step: α of the Neumann series, below 2 over the largest eigenvalue of the Hessian.
         terms: J, Hessian-vector products to take.
         due: from the weighting's state to whether it is measured in this step.
     """
 
-    objective: Callable[[Any, Tensor], Tensor]
+    objective: Callable[[Any, Float[Tensor, "*runs tasks"]], Float[Tensor, "*runs"]]
     step: float
     terms: int
     due: Callable[[Any], bool]
@@ -480,7 +486,7 @@ class ImplicitAlignment(Request):
     of_meta = bends = True
     compiles = False
 
-    def measure(self, now: Pass) -> Tensor | None:
+    def measure(self, now: Pass) -> Float[Tensor, "*runs tasks"] | None:
         """Where it is due."""
         if not self.due(now.state):
             return None
@@ -495,13 +501,13 @@ class Measured:
     """The outcome of :func:`measure`.
 
     Attributes:
-        losses: (..., B, T) per-sample losses at the model's own parameters, with their tape.
+        losses: per-sample losses at the model's own parameters, with their tape.
         signal: what the weighting asked for.
         task_gradients: of the mean losses L_t with respect to all parameters, where they were needed anyway and
             need not be differentiated once more.
     """
 
-    losses: Tensor
+    losses: Float[Tensor, "*runs batch tasks"]
     signal: Signal
     task_gradients: TaskGradients | None = None
 
@@ -546,7 +552,7 @@ def _ahead(now: Pass, lookahead: Lookahead) -> Problem:
     )
 
 
-def gradient(loss: Tensor, parameters: Params, **options: Any) -> Params:
+def gradient(loss: Float[Tensor, "*runs"], parameters: Params, **options: Any) -> Params:
     """Gradient of ``loss`` (summed over a seed axis, if any), zero where it does not depend on a parameter."""
     if not loss.requires_grad:
         return {name: torch.zeros_like(value) for name, value in parameters.items()}
@@ -557,9 +563,12 @@ def gradient(loss: Tensor, parameters: Params, **options: Any) -> Params:
 
 
 def _each_task(
-    means: Tensor | Sequence[Tensor], problem: Problem, parameters: Params, create_graph: bool = False
+    means: Float[Tensor, "*runs tasks"] | Sequence[Float[Tensor, "*runs"]],
+    problem: Problem,
+    parameters: Params,
+    create_graph: bool = False,
 ) -> TaskGradients:
-    """Gradients of each task's mean loss, (..., T) or T of (...)."""
+    """Gradients of each task's mean loss."""
     if problem.stacked and isinstance(means, Tensor) and means.requires_grad:
         n_tasks = means.shape[-1]
         one_hot = torch.eye(n_tasks, dtype=means.dtype, device=means.device)
@@ -582,8 +591,8 @@ def _each_task(
     return {name: {t: row[name] for t, row in enumerate(rows) if row[name] is not None} for name in parameters}
 
 
-def _reached(mean: Tensor, parameters: Params, create_graph: bool) -> dict[str, Tensor | None]:
-    """The gradient of a mean loss (...), None where it does not depend on a parameter."""
+def _reached(mean: Float[Tensor, "*runs"], parameters: Params, create_graph: bool) -> dict[str, Tensor | None]:
+    """The gradient of a mean loss, None where it does not depend on a parameter."""
     if not mean.requires_grad:
         return dict.fromkeys(parameters)
     leaves = list(parameters.values())
@@ -592,7 +601,7 @@ def _reached(mean: Tensor, parameters: Params, create_graph: bool) -> dict[str, 
 
 
 def dense(task_gradients: TaskGradients, parameters: Params, n_tasks: int) -> Iterator[Tensor]:
-    """The gradients as (T, ..., *), with zeros, for one of these parameters (..., *) after the other."""
+    """The gradients as (tasks, *runs, *), with zeros, for one of these parameters after the other."""
     for name, parameter in parameters.items():
         found = task_gradients[name]
         if isinstance(found, dict):
@@ -601,8 +610,10 @@ def dense(task_gradients: TaskGradients, parameters: Params, n_tasks: int) -> It
         yield found
 
 
-def mean_losses(losses: Tensor, present: Tensor) -> Tensor:
-    """Means over the labelled samples: (..., B, T) to (..., T), zero for a task without a label."""
+def mean_losses(
+    losses: Float[Tensor, "*runs batch tasks"], present: Bool[Tensor, "*runs batch tasks"]
+) -> Float[Tensor, "*runs tasks"]:
+    """Means over the labelled samples, zero for a task without a label."""
     return losses.sum(-2) / present.sum(-2).clamp(min=1)
 
 
@@ -624,19 +635,21 @@ def sum_up(parts: Iterable[Tensor]) -> Tensor:
     return functools.reduce(torch.add, parts)
 
 
-def gramian(task_gradients: Iterable[Tensor], seeds: int = 0) -> Tensor:
-    """Inner products of T gradients with each other: (..., T, T).
+def gramian(task_gradients: Iterable[Tensor], seeds: int = 0) -> Float[Tensor, "*runs tasks tasks"]:
+    """Inner products of the tasks' gradients with each other.
 
     Args:
-        task_gradients: (T, ..., *) with respect to each parameter.
+        task_gradients: (tasks, *runs, *) with respect to each parameter.
         seeds: number of seed axes.
     """
     rows = (_flat(g, 1 + seeds).movedim(0, -2) for g in task_gradients)
     return sum_up(row @ row.mT for row in rows)
 
 
-def gains(problem: Problem, task_gradients: TaskGradients, n_tasks: int, request: Gains) -> Tensor:
-    """How much a fake step on each task alone lowers the score: (..., T), all evaluated together where that is faster.
+def gains(
+    problem: Problem, task_gradients: TaskGradients, n_tasks: int, request: Gains
+) -> Float[Tensor, "*runs tasks"]:
+    """How much a fake step on each task alone lowers the score, all evaluated together where that is faster.
 
     Args:
         task_gradients: of the mean losses.
@@ -666,9 +679,13 @@ def _stand(parameters: Params, task_gradients: TaskGradients, task: int, step: f
 
 
 def implicit_alignment(
-    problem: Problem, means: Tensor, objective: Callable[[Tensor], Tensor], step: float, terms: int
-) -> Tensor:
-    """How much the main meta loss falls as each task's weight in the objective grows, at its minimum: (..., T).
+    problem: Problem,
+    means: Float[Tensor, "*runs tasks"],
+    objective: Callable[[Float[Tensor, "*runs tasks"]], Float[Tensor, "*runs"]],
+    step: float,
+    terms: int,
+) -> Float[Tensor, "*runs tasks"]:
+    """How much the main meta loss falls as each task's weight in the objective grows, at its minimum.
 
     q_t = ⟨∇L_t, p⟩ over all parameters,    p = α Σ_{j=0}^{J} (I − αH)^j g ≈ H⁻¹ g
 
@@ -677,8 +694,8 @@ def implicit_alignment(
     through the objective's gradient.
 
     Args:
-        means: (..., T) mean losses L_t, with their tape.
-        objective: from the mean losses to the training objective (...).
+        means: mean losses L_t, with their tape.
+        objective: from the mean losses to the training objective.
         step, terms: α and J.
     """
     own, over_all = problem.parameters, problem.summed
@@ -693,7 +710,11 @@ def implicit_alignment(
     return step * _dot(rows, series.values(), means.ndim).movedim(0, -1)
 
 
-def _slope(problem: Problem, means: Tensor, objective: Callable[[Tensor], Tensor]) -> Params:
+def _slope(
+    problem: Problem,
+    means: Float[Tensor, "*runs tasks"],
+    objective: Callable[[Float[Tensor, "*runs tasks"]], Float[Tensor, "*runs"]],
+) -> Params:
     """The objective's gradient, to be differentiated once more.
 
     Over several processes each task's gradient is summed on its own: the slope of the objective in one mean loss
@@ -707,8 +728,10 @@ def _slope(problem: Problem, means: Tensor, objective: Callable[[Tensor], Tensor
     return {name: torch.tensordot(by_task, row, 1) for name, row in zip(own, rows, strict=True)}
 
 
-def score(metric: Metric, task: Task, output: Tensor, target: Tensor) -> Tensor:
-    """A user's metric of one task as a number (), over the samples that have a label; 0 without any.
+def score(
+    metric: Metric, task: Task, output: Float[Tensor, "batch ..."], target: Shaped[Tensor, "batch ..."]
+) -> Float[Tensor, ""]:
+    """A user's metric of one task as a number, over the samples that have a label; 0 without any.
 
     Where an output is not finite, it is NaN and the metric is not called.
 
@@ -716,8 +739,7 @@ def score(metric: Metric, task: Task, output: Tensor, target: Tensor) -> Tensor:
         metric: called with outputs and targets, (n, ...) each, of the n samples with a label;
             returns a number to be lowered, which need not be differentiable. Put a minus sign
             before a metric to be raised, such as accuracy.
-        output: (B, ...) outputs, as the model gives them.
-        target: (B, ...) targets.
+        output: as the model gives it.
 
     Raises:
         ValueError: the metric returns more than one number.
@@ -741,9 +763,12 @@ def _alone(found: dict[str, Any], parameters: Params) -> dict[str, Any]:
 
 
 def aligned_losses(
-    losses: Callable[[Params], Tensor], shared: Params, direction: Params, total: Total = _alone
-) -> tuple[Tensor, Tensor]:
-    """Per-sample losses (with tape) and their alignment with ``direction`` (detached), both (..., B, T).
+    losses: Callable[[Params], Float[Tensor, "*runs batch tasks"]],
+    shared: Params,
+    direction: Params,
+    total: Total = _alone,
+) -> tuple[Float[Tensor, "*runs batch tasks"], Float[Tensor, "*runs batch tasks"]]:
+    """Per-sample losses (with tape) and their alignment with ``direction`` (detached).
 
     δ_bt = ⟨∇_θ ℓ_bt, g⟩ is the derivative of ℓ_bt along g, so one forward-mode product gives all
     of them and no per-sample gradient ever exists. A model with an operator that has no forward
@@ -790,8 +815,8 @@ def prefers_two_passes(losses: Callable[[Params], Tensor], parameters: Params) -
 
 
 def _aligned_in_reverse(
-    losses: Callable[[Params], Tensor], shared: Params, direction: Params, total: Total
-) -> tuple[Tensor, Tensor]:
+    losses: Callable[[Params], Float[Tensor, "*runs batch tasks"]], shared: Params, direction: Params, total: Total
+) -> tuple[Float[Tensor, "*runs batch tasks"], Float[Tensor, "*runs batch tasks"]]:
     with torch.enable_grad():
         live = losses(shared)
         weights = torch.ones_like(live, requires_grad=True)

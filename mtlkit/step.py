@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
@@ -16,14 +17,14 @@ class Step(NamedTuple):
     """The outcome of :func:`step`.
 
     Attributes:
-        objective: (...) weighted loss; its gradient is the step's.
-        weights: what the weighting gave, (..., T) or (..., B, T), detached.
+        objective: weighted loss; its gradient is the step's.
+        weights: what the weighting gave, detached.
         state: the weighting's new state.
         signal: what it saw.
     """
 
-    objective: Tensor
-    weights: Tensor
+    objective: Float[Tensor, "*runs"]
+    weights: Float[Tensor, "*runs tasks"] | Float[Tensor, "*runs batch tasks"]
     state: State
     signal: Signal
 
@@ -91,8 +92,8 @@ class _Combine(torch.autograd.Function):
         return None, None, *(None if g is None else _scaled(by_run, g) for g in ctx.gradients)
 
 
-def _weighted(by_task: Tensor, found: Tensor | dict[int, Tensor]) -> Tensor | None:
-    """Σ w_t g_t of weights (T, ...) and one parameter's task gradients; None if no task reaches it."""
+def _weighted(by_task: Float[Tensor, " tasks *runs"], found: Tensor | dict[int, Tensor]) -> Tensor | None:
+    """Σ w_t g_t of one parameter's task gradients; None if no task reaches it."""
     if isinstance(found, Tensor):
         return _scaled(by_task, found).sum(0)
     total = None
@@ -106,7 +107,9 @@ def _scaled(weights: Tensor, gradient: Tensor) -> Tensor:
     return weights.view(*weights.shape, *[1] * (gradient.ndim - weights.ndim)) * gradient
 
 
-def _combined(parameters: Params, found: TaskGradients, measured: Measured, weights: Tensor) -> Tensor:
+def _combined(
+    parameters: Params, found: TaskGradients, measured: Measured, weights: Float[Tensor, "*runs tasks"]
+) -> Float[Tensor, "*runs"]:
     """The objective Σ w_t L_t; each parameter's task gradients are let go once they are summed."""
     weights = weights.detach()
     value = (per_sample(weights, measured.signal.present) * measured.losses.detach()).sum((-1, -2))
@@ -115,7 +118,9 @@ def _combined(parameters: Params, found: TaskGradients, measured: Measured, weig
     return _Combine.apply(value, gradients, *parameters.values())
 
 
-def _over_processes(problem: Problem, objective: Tensor, learned: Tensor | None) -> Tensor:
+def _over_processes(
+    problem: Problem, objective: Float[Tensor, ""], learned: Float[Tensor, " tasks"] | None
+) -> Float[Tensor, ""]:
     """The same objective with the gradient of all processes; that of what is learned is whole in each of them."""
     leaves = [*problem.parameters.values(), *([] if learned is None else [learned])]
     found = torch.autograd.grad(objective, leaves, allow_unused=True)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Shaped
 from sklearn import metrics as skm
 from torch import Tensor
 
@@ -37,8 +38,7 @@ class Kind(NamedTuple):
     """What all tasks of a kind have in common.
 
     Attributes:
-        loss: from outputs, labels and the share of flipped labels to the losses, all (B, G, ...) for G tasks; outputs
-            are (B, C, G, ...) where ``per_class``.
+        loss: from outputs, labels and the share of flipped labels to the losses, of all tasks of the kind at once.
         metrics: by name; the first is the one that decides.
         per_class: whether there is an output for each class, rather than one in all.
     """
@@ -48,11 +48,15 @@ class Kind(NamedTuple):
     per_class: bool = False
 
 
-def _squared_errors(output: Tensor, target: Tensor, flip: float) -> Tensor:
+def _squared_errors(
+    output: Float[Tensor, "batch tasks *place"], target: Shaped[Tensor, "batch tasks *place"], flip: float
+) -> Float[Tensor, "batch tasks *place"]:
     return (output - target.to(output.dtype)).square()
 
 
-def _binary_losses(output: Tensor, target: Tensor, flip: float) -> Tensor:
+def _binary_losses(
+    output: Float[Tensor, "batch tasks *place"], target: Shaped[Tensor, "batch tasks *place"], flip: float
+) -> Float[Tensor, "batch tasks *place"]:
     """−log((1 − flip) p_y + flip (1 − p_y)), p_y the probability of the label."""
     target = target.to(output.dtype)
     if flip in (0, 1):
@@ -62,7 +66,9 @@ def _binary_losses(output: Tensor, target: Tensor, flip: float) -> Tensor:
     return -torch.stack([kept, flipped]).logsumexp(0)
 
 
-def _cross_entropies(output: Tensor, target: Tensor, flip: float) -> Tensor:
+def _cross_entropies(
+    output: Float[Tensor, "batch classes tasks *place"], target: Shaped[Tensor, "batch tasks *place"], flip: float
+) -> Float[Tensor, "batch tasks *place"]:
     return F.cross_entropy(output, target.long(), reduction="none")
 
 
@@ -234,13 +240,13 @@ class Task:
         }
 
 
-def labelled(target: Tensor) -> Tensor:
-    """Where a target has a label, a bool of its shape: not NaN (floating point), not -1 (integer)."""
+def labelled(target: Shaped[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
+    """Where a target has a label: not NaN (floating point), not -1 (integer)."""
     return ~torch.isnan(target) if target.is_floating_point() else target != -1
 
 
-Packed = dict[tuple[str, ...], Tensor]
-"""Targets of a batch: names of G tasks of one kind and flip rate to their (B, G, ...) targets."""
+Packed = dict[tuple[str, ...], Shaped[Tensor, "batch _ ..."]]
+"""Targets of a batch: names of tasks of one kind and flip rate to their targets, side by side."""
 
 
 def pack(tasks: Sequence[Task], targets: Mapping[str, Tensor]) -> Packed:
@@ -261,8 +267,8 @@ def pack(tasks: Sequence[Task], targets: Mapping[str, Tensor]) -> Packed:
     return {tuple(names): torch.stack([targets[name] for name in names], 1) for names in alike.values()}
 
 
-def labelled_by_task(tasks: Sequence[Task], targets: Packed) -> Tensor:
-    """Which samples have a label for which task: (B, T) bool."""
+def labelled_by_task(tasks: Sequence[Task], targets: Packed) -> Bool[Tensor, "batch tasks"]:
+    """Which samples have a label for which task."""
     return _columns(
         tasks,
         {
@@ -274,8 +280,8 @@ def labelled_by_task(tasks: Sequence[Task], targets: Packed) -> Tensor:
 
 def per_sample_losses(
     tasks: Sequence[Task], outputs: Mapping[str, Tensor], targets: Packed, training: bool = False
-) -> Tensor:
-    """All tasks' per-sample losses (B, T), zero and without gradient where a label is missing.
+) -> Float[Tensor, "batch tasks"]:
+    """All tasks' per-sample losses, zero and without gradient where a label is missing.
 
     Args:
         outputs: task name to (B,) or (B, 1, ...) for regression and binary tasks, (B, C, ...) logits
@@ -302,8 +308,8 @@ def per_sample_losses(
 
 def separate_losses(
     tasks: Sequence[Task], outputs: Mapping[str, Tensor], targets: Packed, training: bool = False
-) -> list[Tensor]:
-    """The same numbers as :func:`per_sample_losses` as T separate losses (B,).
+) -> list[Float[Tensor, " batch"]]:
+    """The same numbers as :func:`per_sample_losses`, each task's on its own.
 
     One task's gradient then never visits another's output.
     """
@@ -332,8 +338,10 @@ def _output(task: Task, outputs: Mapping[str, Tensor], target_shape: torch.Size)
     return output
 
 
-def _columns(tasks: Sequence[Task], found: dict[tuple[str, ...], Tensor]) -> Tensor:
-    """Columns (B, G) of groups of tasks, put in the order of ``tasks``: (B, T)."""
+def _columns(
+    tasks: Sequence[Task], found: dict[tuple[str, ...], Shaped[Tensor, "batch _"]]
+) -> Shaped[Tensor, "batch tasks"]:
+    """The columns of groups of tasks, put in the order of ``tasks``."""
     joined = torch.cat(list(found.values()), 1) if len(found) > 1 else next(iter(found.values()))
     names = [name for group in found for name in group]
     order = [names.index(task.name) for task in tasks]

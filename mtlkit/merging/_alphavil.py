@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from mtlkit.measure import Params
 from mtlkit.merging._base import Epoch, Merged, Merging, check_rho, inner, moved, of_each, one_task_each, steps_of
@@ -78,6 +80,6 @@ class AlphaVIL(Merging):
         return Merged(moved(epoch.parameters, alpha, deltas), (state + alpha - 1).clamp(min=0), alpha * scaled, report)
 
 
-def slope(epoch: Epoch, alpha: torch.Tensor, deltas: Params) -> torch.Tensor:
-    """∂/∂α_t of the meta loss at θ + Σ_s α_s δ_s: (..., T)."""
+def slope(epoch: Epoch, alpha: Float[Tensor, "*runs tasks"], deltas: Params) -> Float[Tensor, "*runs tasks"]:
+    """∂/∂α_t of the meta loss at θ + Σ_s α_s δ_s."""
     return inner(deltas, epoch.meta_gradient(moved(epoch.parameters, alpha, deltas)), alpha.ndim - 1)

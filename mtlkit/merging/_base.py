@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from mtlkit.measure import Metric, Params, gradient, sum_up
@@ -17,40 +18,38 @@ from mtlkit.tasks import labelled
 class Epoch:
     """What a merging method works with in one epoch: functions of the parameters.
 
-    ``...`` is a leading seed axis, or nothing for one model. K branches are one more axis in front.
+    Axes are called as in :mod:`mtlkit.measure`; branches are one more in front of the seeds'.
 
     Attributes:
-        parameters: θ, (..., *) each.
+        parameters: θ, (*runs, *) each.
         n_tasks: T.
         steps: optimiser steps of one branch that sees all of its training data once.
-        train: called with the branches' parameters (K, ..., *), the weights (K, ..., T) of the tasks'
-            mean losses, the share of the training data to use, and a word: the optimisers of the last
-            call continue if it had the same word, and start afresh otherwise or for None. Returns
-            the trained branches (K, ..., *).
-        meta: parts of the main task's mean loss on the meta split: each takes parameters (..., *) to
-            (...), and their sum is the loss.
-        metric: parameters (..., *) to the main task's metric on the meta split (...), to be lowered;
-            the loss when None.
+        train: called with the branches' parameters (branches, *runs, *), the weights of the tasks' mean
+            losses, the share of the training data to use, and a word: the optimisers of the last call
+            continue if it had the same word, and start afresh otherwise or for None. Returns the trained
+            branches.
+        meta: parts of the main task's mean loss on the meta split: their sum is the loss.
+        metric: parameters to the main task's metric on the meta split, to be lowered; the loss when None.
     """
 
     parameters: Params
     n_tasks: int
     steps: int
-    train: Callable[[Params, Tensor, float, str | None], Params]
-    meta: Sequence[Callable[[Params], Tensor]]
-    metric: Callable[[Params], Tensor] | None = None
+    train: Callable[[Params, Float[Tensor, "branches *runs tasks"], float, str | None], Params]
+    meta: Sequence[Callable[[Params], Float[Tensor, "*runs"]]]
+    metric: Callable[[Params], Float[Tensor, "*runs"]] | None = None
 
     @torch.no_grad()
-    def meta_loss(self, parameters: Params) -> Tensor:
-        """The main task's loss on the meta split, (...)."""
+    def meta_loss(self, parameters: Params) -> Float[Tensor, "*runs"]:
+        """The main task's loss on the meta split."""
         return sum_up(part(parameters) for part in self.meta)
 
-    def score(self, parameters: Params) -> Tensor:
-        """The main task's metric on the meta split, to be lowered, (...)."""
+    def score(self, parameters: Params) -> Float[Tensor, "*runs"]:
+        """The main task's metric on the meta split, to be lowered."""
         return self.meta_loss(parameters) if self.metric is None else self.metric(parameters)
 
     def meta_gradient(self, parameters: Params) -> Params:
-        """Gradient of :meth:`meta_loss`, (..., *) each: one backward pass per part."""
+        """Gradient of :meth:`meta_loss`: one backward pass per part."""
         at = {name: value.detach().requires_grad_() for name, value in parameters.items()}
         parts = [gradient(part(at), at) for part in self.meta]
         return {name: sum_up(part[name] for part in parts) for name in at}
@@ -60,16 +59,16 @@ class Merged(NamedTuple):
     """The outcome of an epoch.
 
     Attributes:
-        parameters: merged parameters (..., *).
+        parameters: merged parameters, (*runs, *) each.
         state: the method's new state.
-        weights: (..., T) what each task's mean loss weighed in the merged update, all in all.
-        report: metric to its split and its values (..., T), for the frame. Branches go by the task that they add.
+        weights: what each task's mean loss weighed in the merged update, all in all.
+        report: metric to its split and its values, for the frame. Branches go by the task that they add.
     """
 
     parameters: Params
     state: Any
-    weights: Tensor
-    report: dict[str, tuple[str, Tensor]]
+    weights: Float[Tensor, "*runs tasks"]
+    report: dict[str, tuple[str, Float[Tensor, "*runs tasks"]]]
 
 
 class Merging:
@@ -101,23 +100,23 @@ def steps_of(steps: int, share: float) -> int:
 
 
 def fork(parameters: Params, n_branches: int) -> Params:
-    """The same parameters for every branch: (..., *) to (K, ..., *)."""
+    """The same parameters for every branch: (*runs, *) to (branches, *runs, *)."""
     return {name: value.detach().expand(n_branches, *value.shape) for name, value in parameters.items()}
 
 
 def at(stack: Params, branch: int) -> Params:
-    """One branch: (K, ..., *) to (..., *)."""
+    """One branch: (branches, *runs, *) to (*runs, *)."""
     return {name: value[branch] for name, value in stack.items()}
 
 
-def of_each(function: Callable[[Params], Tensor], stack: Params) -> Tensor:
-    """A function (..., *) to (...) of every branch: (K, ...)."""
+def of_each(function: Callable[[Params], Float[Tensor, "*runs"]], stack: Params) -> Float[Tensor, " branches *runs"]:
+    """A function of every branch."""
     n_branches = len(next(iter(stack.values())))
     return torch.stack([function(at(stack, k)) for k in range(n_branches)])
 
 
-def combine(coefficients: Tensor, stack: Params) -> Params:
-    """Σ_k c_k θ_k: coefficients (..., K) and branches (K, ..., *) to (..., *).
+def combine(coefficients: Float[Tensor, "*runs branches"], stack: Params) -> Params:
+    """Σ_k c_k θ_k: branches (branches, *runs, *) to (*runs, *).
 
     A branch with coefficient zero does not count, even where it holds no finite numbers.
     """
@@ -130,34 +129,31 @@ def combine(coefficients: Tensor, stack: Params) -> Params:
     return {name: total(value) for name, value in stack.items()}
 
 
-def moved(parameters: Params, coefficients: Tensor, deltas: Params) -> Params:
-    """θ + Σ_k c_k δ_k: parameters (..., *), coefficients (..., K) and deltas (K, ..., *)."""
+def moved(parameters: Params, coefficients: Float[Tensor, "*runs branches"], deltas: Params) -> Params:
+    """θ + Σ_k c_k δ_k: parameters (*runs, *) and deltas (branches, *runs, *)."""
     update = combine(coefficients, deltas)
     return {name: value.detach() + update[name] for name, value in parameters.items()}
 
 
-def inner(deltas: Params, direction: Params, runs: int) -> Tensor:
-    """⟨δ_k, g⟩ over all parameters: (K, ..., *) and (..., *) to (..., K), keeping ``runs`` leading axes of g."""
+def inner(deltas: Params, direction: Params, runs: int) -> Float[Tensor, "*runs branches"]:
+    """⟨δ_k, g⟩ over all parameters, keeping ``runs`` leading axes of g."""
     products = (deltas[name] * value for name, value in direction.items())
     return sum_up(p.reshape(*p.shape[: 1 + runs], -1).sum(-1) for p in products).movedim(0, -1)
 
 
-def one_task_each(epoch: Epoch, weights: Tensor, share: float) -> tuple[Params, Params]:
+def one_task_each(epoch: Epoch, weights: Float[Tensor, "*runs tasks"], share: float) -> tuple[Params, Params]:
     """Train one branch per task, each on its own task's weighted loss w_t L_t alone, with a fresh optimiser.
 
-    Args:
-        weights: (..., T).
-
     Returns:
-        the branches θ_t and their updates δ_t = θ_t - θ, both (T, ..., *).
+        the branches θ_t and their updates δ_t = θ_t - θ, both (tasks, *runs, *).
     """
     own = torch.diag_embed(weights).movedim(-1, 0)
     branches = epoch.train(fork(epoch.parameters, epoch.n_tasks), own, share, None)
     return branches, {name: branches[name] - value.detach() for name, value in epoch.parameters.items()}
 
 
-def error_rate(output: Tensor, target: Tensor) -> Tensor:
-    """Share of wrong predictions, a metric for binary and multiclass tasks: 1 - accuracy, ().
+def error_rate(output: Float[Tensor, "n ..."], target: Shaped[Tensor, "n ..."]) -> Float[Tensor, ""]:
+    """Share of wrong predictions, a metric for binary and multiclass tasks: 1 - accuracy.
 
     Args:
         output: (n, C, ...) logits of C >= 2 classes, or (n, ...) or (n, 1, ...) logits of a binary task.

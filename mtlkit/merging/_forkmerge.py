@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mtlkit.measure import Metric, Params
@@ -15,15 +16,15 @@ GRID = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 class Unranked(NamedTuple):
-    """State before the first merge: the tasks in the data's order, main task first, (..., T)."""
+    """State before the first merge: the tasks in the data's order, main task first."""
 
-    order: Tensor
+    order: Int[Tensor, "*runs tasks"]
 
 
 class Ranked(NamedTuple):
-    """State after it: the main task, then the auxiliaries, the most helpful first, (..., T)."""
+    """State after it: the main task, then the auxiliaries, the most helpful first."""
 
-    order: Tensor
+    order: Int[Tensor, "*runs tasks"]
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,10 @@ class ForkMerge(Merging):
             state = Ranked(torch.cat([adds[..., :1], 1 + scores[1:].argsort(dim=0, stable=True).movedim(0, -1)], -1))
         return Merged(combine(alpha, branches), state, given, report)
 
-    def _trained(self, epoch: Epoch, weights: Tensor, keep: str) -> tuple[Params, Tensor]:
-        """Each branch's best checkpoint, (K, ..., *), and its M, (K, ...), infinite where it diverged."""
+    def _trained(
+        self, epoch: Epoch, weights: Float[Tensor, "branches *runs tasks"], keep: str
+    ) -> tuple[Params, Float[Tensor, " branches *runs"]]:
+        """Each branch's best checkpoint, and its M, infinite where it diverged."""
         best = current = epoch.train(fork(epoch.parameters, len(weights)), weights, 1.0, keep)
         lowest = _ordered(of_each(epoch.score, current))
         for _ in range(1, self.interval):
@@ -129,25 +132,25 @@ class ForkMerge(Merging):
         return best, lowest
 
 
-def _ordered(scores: Tensor) -> Tensor:
+def _ordered(scores: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Infinite in place of NaN."""
     return torch.where(scores.isnan(), torch.inf, scores)
 
 
-def _members(state: Unranked | Ranked, top_k: int | None, like: Tensor) -> Tensor:
-    """Which branch trains on which tasks: (K, ..., T), ones and zeros."""
+def _members(state: Unranked | Ranked, top_k: int | None, like: Tensor) -> Float[Tensor, "branches *runs tasks"]:
+    """Which branch trains on which tasks: ones and zeros."""
     one_hot = torch.nn.functional.one_hot(state.order, state.order.shape[-1]).to(like.dtype)
     if top_k is not None and isinstance(state, Ranked):
         return one_hot[..., : top_k + 1, :].cumsum(-2).movedim(-2, 0)
     return one_hot.maximum(one_hot[..., :1, :]).movedim(-2, 0)
 
 
-def greedy(epoch: Epoch, branches: Params, scores: Tensor) -> Tensor:
-    """Coefficients λ / Σ λ of the greedy search: (..., K).
+def greedy(epoch: Epoch, branches: Params, scores: Float[Tensor, " branches *runs"]) -> Float[Tensor, "*runs branches"]:
+    """Coefficients λ / Σ λ of the greedy search.
 
     Args:
-        branches: (K, ..., *).
-        scores: (K, ...) their M.
+        branches: (branches, *runs, *).
+        scores: their M.
     """
     n_branches = len(scores)
     rank = torch.nn.functional.one_hot(scores.argsort(dim=0, stable=True), n_branches).to(scores.dtype)

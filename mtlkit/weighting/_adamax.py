@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
@@ -19,12 +20,12 @@ class Moments(NamedTuple):
     Attributes:
         mean: of the slopes, like the parameters.
         largest: size of the slopes, like the parameters.
-        steps: () how many were taken.
+        steps: how many were taken.
     """
 
     mean: Any
     largest: Any
-    steps: Tensor
+    steps: Float[Tensor, "*runs"]
 
 
 def no_moments(parameters: Any) -> Moments:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mtlkit.measure import InnerProducts
@@ -15,7 +16,7 @@ from mtlkit.weighting._base import Weighting, check_hyper
 class Auxiliary(NamedTuple):
     """State of :class:`ARML`: (K,) α."""
 
-    alpha: Tensor
+    alpha: Float[Tensor, "*runs auxiliaries"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class ARML(Weighting):
         return weights if self.paper_scale else weights / weights.shape[-1], Auxiliary(moved)
 
 
-def to_simplex(values: Tensor) -> Tensor:
+def to_simplex(values: Float[Tensor, "*runs auxiliaries"]) -> Float[Tensor, "*runs auxiliaries"]:
     """The nearest (..., K) numbers that are at least 0 and sum to K: max(values − τ, 0).
 
     τ = max_j ((Σ of the j largest) − K)/j (Held, Wolfe, Crowder, *Validation of subgradient optimization*, 1974).

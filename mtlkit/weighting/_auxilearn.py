@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mtlkit.measure import ImplicitAlignment
@@ -17,17 +18,17 @@ class Sum(NamedTuple):
     """φ of a linear g = Σ_k φ_k L_k.
 
     Attributes:
-        weights: (K,) φ ≥ 0.
+        weights: φ ≥ 0.
     """
 
-    weights: Tensor
+    weights: Float[Tensor, "*runs auxiliaries"]
 
-    def value(self, auxiliary: Tensor) -> Tensor:
-        """g of auxiliary losses (..., K)."""
+    def value(self, auxiliary: Float[Tensor, "*runs auxiliaries"]) -> Float[Tensor, "*runs"]:
+        """g of auxiliary losses."""
         return (self.weights * auxiliary).sum(-1)
 
-    def slopes(self, auxiliary: Tensor) -> Tensor:
-        """∂g/∂L_k, (..., K)."""
+    def slopes(self, auxiliary: Float[Tensor, "*runs auxiliaries"]) -> Float[Tensor, "*runs auxiliaries"]:
+        """∂g/∂L_k."""
         return self.weights.expand_as(auxiliary)
 
     def clipped(self) -> Sum:
@@ -39,24 +40,24 @@ class Network(NamedTuple):
     """φ of g = Σ_h a_h softplus(Σ_k u_hk L_k + c_h), with H hidden units.
 
     Attributes:
-        inner: (H, K) u ≥ 0.
-        offsets: (H,) c.
-        outer: (H,) a ≥ 0.
+        inner: u ≥ 0.
+        offsets: c.
+        outer: a ≥ 0.
     """
 
-    inner: Tensor
-    offsets: Tensor
-    outer: Tensor
+    inner: Float[Tensor, "*runs hidden auxiliaries"]
+    offsets: Float[Tensor, "*runs hidden"]
+    outer: Float[Tensor, "*runs hidden"]
 
-    def _hidden(self, auxiliary: Tensor) -> Tensor:
+    def _hidden(self, auxiliary: Float[Tensor, "*runs auxiliaries"]) -> Float[Tensor, "*runs hidden"]:
         return (self.inner * auxiliary.unsqueeze(-2)).sum(-1) + self.offsets
 
-    def value(self, auxiliary: Tensor) -> Tensor:
-        """g of auxiliary losses (..., K)."""
+    def value(self, auxiliary: Float[Tensor, "*runs auxiliaries"]) -> Float[Tensor, "*runs"]:
+        """g of auxiliary losses."""
         return (self.outer * torch.nn.functional.softplus(self._hidden(auxiliary))).sum(-1)
 
-    def slopes(self, auxiliary: Tensor) -> Tensor:
-        """∂g/∂L_k, (..., K)."""
+    def slopes(self, auxiliary: Float[Tensor, "*runs auxiliaries"]) -> Float[Tensor, "*runs auxiliaries"]:
+        """∂g/∂L_k."""
         return ((self.outer * self._hidden(auxiliary).sigmoid()).unsqueeze(-1) * self.inner).sum(-2)
 
     def clipped(self) -> Network:
@@ -75,7 +76,7 @@ class Learned(NamedTuple):
 
     phi: Sum | Network
     moments: Moments
-    steps: Tensor
+    steps: Float[Tensor, "*runs"]
 
 
 @dataclass(frozen=True)
@@ -163,5 +164,5 @@ class AuxiLearn(Weighting):
         return used, Learned(phi, moments, state.steps + 1)
 
 
-def _objective(state: Learned, means: Tensor) -> Tensor:
+def _objective(state: Learned, means: Float[Tensor, "*runs tasks"]) -> Float[Tensor, "*runs"]:
     return means[..., 0] + state.phi.value(means[..., 1:])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mtlkit.measure import Learnable, Request, Signal
@@ -42,8 +43,8 @@ class Weighting:
         """Whether it reads what requests of this kind measure."""
         return any(isinstance(request, kind) for request in self.reads)
 
-    def learn(self, n_tasks: int, like: Tensor) -> Tensor | None:
-        """Initial value (T,) of what the model's own optimiser learns for it, if anything."""
+    def learn(self, n_tasks: int, like: Tensor) -> Float[Tensor, " tasks"] | None:
+        """Initial value of what the model's own optimiser learns for it, if anything."""
         starts = [request.start for request in self.reads if isinstance(request, Learnable)]
         return like.new_full((n_tasks,), starts[0]) if starts else None
 
@@ -51,21 +52,25 @@ class Weighting:
         """State before the first step; tensors take the dtype and device of ``like``."""
         return ()
 
-    def update(self, state: State, signal: Signal) -> tuple[Tensor, State]:
-        """Weights for this batch, (T,) for mean losses or (B, T) for per-sample losses, and the new state."""
+    def update(
+        self, state: State, signal: Signal
+    ) -> tuple[Float[Tensor, " tasks"] | Float[Tensor, "batch tasks"], State]:
+        """Weights for this batch, of the mean losses or of the samples' losses, and the new state."""
         raise NotImplementedError
 
-    def penalty(self, signal: Signal) -> Tensor | None:
-        """A differentiable term () of the objective besides the weighted losses, if it has one."""
+    def penalty(self, signal: Signal) -> Float[Tensor, ""] | None:
+        """A differentiable term of the objective besides the weighted losses, if it has one."""
         return None
 
 
-def per_sample(weights: Tensor, present: Tensor) -> Tensor:
-    """Weights as (..., B, T), so that Σ w_bt ℓ_bt is the objective whatever the weighting's level.
+def per_sample(
+    weights: Float[Tensor, "... tasks"], present: Bool[Tensor, "*runs batch tasks"]
+) -> Float[Tensor, "*runs batch tasks"]:
+    """Weights of the samples' losses, so that Σ w_bt ℓ_bt is the objective whatever the weighting's level.
 
     Args:
-        weights: (..., T) weights of the mean losses, or (..., B, T) weights of the losses themselves.
-        present: (..., B, T) bool; a missing label gets weight zero and does not count in the mean.
+        weights: of the mean losses, (*runs, tasks), or of the losses themselves, with the shape of ``present``.
+        present: a missing label gets weight zero and does not count in the mean.
     """
     if weights.ndim == present.ndim:
         return torch.where(present, weights, 0)
@@ -73,12 +78,14 @@ def per_sample(weights: Tensor, present: Tensor) -> Tensor:
     return weights.unsqueeze(-2) * mean
 
 
-def equal_weights(losses: Tensor, present: Tensor) -> Tensor:
-    """Weights of the single losses (..., B, T) that make Σ_t L_t/T of them; zero where a label is missing."""
+def equal_weights(
+    losses: Float[Tensor, "*runs batch tasks"], present: Bool[Tensor, "*runs batch tasks"]
+) -> Float[Tensor, "*runs batch tasks"]:
+    """Weights of the single losses that make Σ_t L_t/T of them; zero where a label is missing."""
     return per_sample(torch.full_like(losses[..., 0, :], 1 / losses.shape[-1]), present)
 
 
-def normalise(gains: Tensor) -> Tensor:
+def normalise(gains: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """max(gains, 0) divided by their sum over all axes; all zero where no gain is positive, NaN where one is NaN."""
     positive = gains.clamp(min=0)
     top = positive.amax()

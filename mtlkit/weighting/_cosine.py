@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mtlkit.measure import InnerProducts, MetaAlignment, MetaNorm
@@ -70,19 +71,21 @@ class GradientCosine(Weighting):
         return weights if self.paper_scale else weights / n_tasks, state
 
 
-def cosines(gramian: Tensor) -> Tensor:
-    """Cosines between gradients (..., T, T) from their Gramian; zero with a zero gradient."""
+def cosines(gramian: Float[Tensor, "*runs tasks tasks"]) -> Float[Tensor, "*runs tasks tasks"]:
+    """Cosines between gradients from their Gramian; zero with a zero gradient."""
     norms = gramian.diagonal(dim1=-2, dim2=-1).sqrt()
     return safe_divide(safe_divide(gramian, norms.unsqueeze(-1)), norms.unsqueeze(-2))
 
 
-def meta_cosines(gramian: Tensor, alignment: Tensor, norm: Tensor) -> Tensor:
-    """Cosines (T,) of the tasks' gradients with the main task's meta gradient; zero with a zero gradient.
+def meta_cosines(
+    gramian: Float[Tensor, "tasks tasks"], alignment: Float[Tensor, " tasks"], norm: Float[Tensor, ""]
+) -> Float[Tensor, " tasks"]:
+    """Cosines of the tasks' gradients with the main task's meta gradient; zero with a zero gradient.
 
     Args:
-        gramian: (T, T) of the tasks' gradients.
-        alignment: (T,) their inner products with the meta gradient.
-        norm: () of the meta gradient.
+        gramian: of the tasks' gradients.
+        alignment: their inner products with the meta gradient.
+        norm: of the meta gradient.
     """
     norms = gramian.diagonal(dim1=-2, dim2=-1).sqrt()
     return safe_divide(safe_divide(alignment, norms), norm)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mtlkit.measure import Given
@@ -16,18 +17,18 @@ class Averages(NamedTuple):
     """State of :class:`DWA`.
 
     Attributes:
-        epoch: () of the last step, -1 before the first.
-        total: (T,) sum of L_t over this epoch's steps with a label.
-        steps: (T,) how many those are.
-        last: (T,) mean over the epoch before, NaN if there is none.
-        earlier: (T,) mean over the epoch before that, NaN if there is none.
+        epoch: of the last step, -1 before the first.
+        total: sum of L_t over this epoch's steps with a label.
+        steps: how many those are.
+        last: mean over the epoch before, NaN if there is none.
+        earlier: mean over the epoch before that, NaN if there is none.
     """
 
-    epoch: Tensor
-    total: Tensor
-    steps: Tensor
-    last: Tensor
-    earlier: Tensor
+    epoch: Float[Tensor, "*runs"]
+    total: Float[Tensor, "*runs tasks"]
+    steps: Float[Tensor, "*runs tasks"]
+    last: Float[Tensor, "*runs tasks"]
+    earlier: Float[Tensor, "*runs tasks"]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mtlkit.measure import LastNorms
@@ -16,12 +17,12 @@ class Balance(NamedTuple):
     """State of :class:`GradNorm`.
 
     Attributes:
-        weights: (T,) w, summing to T.
-        first: (T,) L_t(0), the loss in the first batch with a label; NaN before.
+        weights: w, summing to T.
+        first: L_t(0), the loss in the first batch with a label; NaN before.
     """
 
-    weights: Tensor
-    first: Tensor
+    weights: Float[Tensor, "*runs tasks"]
+    first: Float[Tensor, "*runs tasks"]
 
 
 @dataclass(frozen=True)
@@ -84,5 +85,5 @@ class GradNorm(Weighting):
         return used, Balance(weights, first)
 
 
-def _mean(values: Tensor, among: Tensor) -> Tensor:
+def _mean(values: Float[Tensor, " tasks"], among: Bool[Tensor, " tasks"]) -> Float[Tensor, " 1"]:
     return torch.where(among, values, 0).sum(-1, keepdim=True) / among.sum(-1, keepdim=True).clamp(min=1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mtlkit.measure import Alignment, Lookahead
@@ -18,18 +19,18 @@ class Perceptrons(NamedTuple):
     """φ: T perceptrons from a loss to a number in (0, 1), with H hidden units each.
 
     Attributes:
-        slopes, offsets: (T, H) of the hidden units.
-        heights: (T, H) weights of the output.
-        level: (T,) its bias.
+        slopes, offsets: of the hidden units.
+        heights: weights of the output.
+        level: its bias.
     """
 
-    slopes: Tensor
-    offsets: Tensor
-    heights: Tensor
-    level: Tensor
+    slopes: Float[Tensor, "*runs tasks hidden"]
+    offsets: Float[Tensor, "*runs tasks hidden"]
+    heights: Float[Tensor, "*runs tasks hidden"]
+    level: Float[Tensor, "*runs tasks"]
 
-    def __call__(self, losses: Tensor) -> Tensor:
-        """V_t(ℓ_bt), (..., B, T), of as many seeds as φ has."""
+    def __call__(self, losses: Float[Tensor, "*runs batch tasks"]) -> Float[Tensor, "*runs batch tasks"]:
+        """V_t(ℓ_bt), of as many seeds as φ has."""
         slopes, offsets, heights = (field.unsqueeze(-3) for field in (self.slopes, self.offsets, self.heights))
         hidden = (losses.unsqueeze(-1) * slopes + offsets).relu()
         return ((hidden * heights).sum(-1) + self.level.unsqueeze(-2)).sigmoid()
@@ -106,10 +107,14 @@ class MetaWeightNet(Weighting):
         return _weights(phi, signal.losses, signal.present), Learned(phi, moments)
 
 
-def _before(state: Learned, losses: Tensor, present: Tensor) -> Tensor:
+def _before(
+    state: Learned, losses: Float[Tensor, "*runs batch tasks"], present: Bool[Tensor, "*runs batch tasks"]
+) -> Float[Tensor, "*runs batch tasks"]:
     return _weights(state.phi, losses, present)
 
 
-def _weights(phi: Perceptrons, losses: Tensor, present: Tensor) -> Tensor:
-    """w_bt, (..., B, T), zero where a label is missing."""
+def _weights(
+    phi: Perceptrons, losses: Float[Tensor, "*runs batch tasks"], present: Bool[Tensor, "*runs batch tasks"]
+) -> Float[Tensor, "*runs batch tasks"]:
+    """w_bt, zero where a label is missing."""
     return equal_weights(losses, present) * phi(losses)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool
 from torch import Tensor
 
 from mtlkit.measure import Given, Learnable
@@ -80,6 +81,6 @@ class NoiseLayer(Weighting):
         losses = torch.where(self._noisy(signal.binary), corrected, signal.losses)
         return (equal_weights(signal.losses, signal.present) * losses - weights * signal.losses).sum()
 
-    def _noisy(self, binary: Tensor) -> Tensor:
+    def _noisy(self, binary: Bool[Tensor, " tasks"]) -> Bool[Tensor, " tasks"]:
         main = torch.arange(binary.shape[-1], device=binary.device) == 0
         return binary if self.auxiliaries else binary & main

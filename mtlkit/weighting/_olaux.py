@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mtlkit.measure import InnerProducts, LearningRate
@@ -16,14 +17,14 @@ class Progress(NamedTuple):
     """State of :class:`OLAux`.
 
     Attributes:
-        weights: (T,) w, the main task's is 1.
-        gathered: (T,) Σ η⟨g_main, g_t⟩ since the last update.
-        steps: () how many steps that is.
+        weights: w, the main task's is 1.
+        gathered: Σ η⟨g_main, g_t⟩ since the last update.
+        steps: how many steps that is.
     """
 
-    weights: Tensor
-    gathered: Tensor
-    steps: Tensor
+    weights: Float[Tensor, "*runs tasks"]
+    gathered: Float[Tensor, "*runs tasks"]
+    steps: Float[Tensor, "*runs"]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mtlkit.weighting._base import Weighting, check_hyper
@@ -15,14 +16,14 @@ class Moments(NamedTuple):
     """State of :class:`SLAW`.
 
     Attributes:
-        mean: (T,) b, moving average of L.
-        variance: (T,) a − b², a the moving average of L².
-        seen: (T,) bool, which tasks have had a label.
+        mean: b, moving average of L.
+        variance: a − b², a the moving average of L².
+        seen: which tasks have had a label.
     """
 
-    mean: Tensor
-    variance: Tensor
-    seen: Tensor
+    mean: Float[Tensor, "*runs tasks"]
+    variance: Float[Tensor, "*runs tasks"]
+    seen: Bool[Tensor, "*runs tasks"]
 
 
 @dataclass(frozen=True)

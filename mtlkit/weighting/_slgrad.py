@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mtlkit.measure import Alignment, Lookahead
@@ -12,9 +13,9 @@ from mtlkit.weighting._base import Weighting, check_hyper, normalise
 
 
 class Current(NamedTuple):
-    """State of :class:`SLGrad` with a look-ahead: (T,) the last batch's weights, summed over its samples."""
+    """State of :class:`SLGrad` with a look-ahead: the last batch's weights, summed over its samples."""
 
-    weights: Tensor
+    weights: Float[Tensor, "*runs tasks"]
 
 
 @dataclass(frozen=True)
@@ -66,5 +67,7 @@ class SLGrad(Weighting):
         return weights, Current(weights.sum(-2)) if self.lookahead else ()
 
 
-def _current(state: Current, losses: Tensor, present: Tensor) -> Tensor:
+def _current(
+    state: Current, losses: Float[Tensor, "*runs batch tasks"], present: Bool[Tensor, "*runs batch tasks"]
+) -> Float[Tensor, "*runs tasks"]:
     return state.weights

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from jaxtyping import Float
 from torch import Tensor
 
 from mtlkit.measure import InnerProducts, MetaAlignment, MetaNorm
@@ -13,9 +14,9 @@ from mtlkit.weighting._cosine import meta_cosines
 
 
 class Logits(NamedTuple):
-    """State of :class:`MetaTartan`: (T,) z."""
+    """State of :class:`MetaTartan`: z."""
 
-    logits: Tensor
+    logits: Float[Tensor, "*runs tasks"]
 
 
 @dataclass(frozen=True)
