@@ -43,7 +43,8 @@ class Advice:
         use: the verdict.
         levels: what every level reaches on held-out rows, the best first: ``mean``; ``low`` to ``high``, in which the
             score on as many new rows as a fold has should lie; ``difference`` from the recommended one with its
-            95 % interval (``difference low`` to ``difference high``), adjusted ``p`` and ``verdict``.
+            95 % interval (``difference low`` to ``difference high``), ``p`` (adjusted after Holm among those that are
+            simpler, and among those that are not) and ``verdict``.
         helps: networks that learn the auxiliaries too against one that does not: ``difference``, ``low``, ``high``,
             ``p`` (Holm), ``verdict``. Empty without auxiliaries.
         which: the same for each auxiliary by itself, with equal weights and the learning rate of the main task alone;
@@ -75,7 +76,9 @@ class Advice:
         return "\n\n".join([*map(textwrap.fill, parts), self._shown().to_string()])
 
     def _shown(self) -> pd.DataFrame:
-        return self.levels.map(lambda value: f"{value:.4g}" if isinstance(value, float) else value)
+        table = self.levels.assign(p=self.levels["p"].map("{:.2g}".format))
+        table = table.map(lambda value: f"{value:.4g}" if isinstance(value, float) else value)
+        return table.replace("nan", "")
 
     def figure(self) -> str:
         """The levels as an SVG picture."""
@@ -139,7 +142,7 @@ def advise(
         raise Refused(f"effort is {effort!r}, expected one of {', '.join(EFFORTS)}")
     if not isinstance(jobs, numbers.Integral) or jobs < 1:
         raise Refused(f"jobs is {jobs!r}, expected a whole number from 1")
-    few = {"repeats": 1, "inner": 1} if effort == "quick" else {}
+    few = {"inner": 1} if effort == "quick" else {}
     options = {"leave_out": leave_out, "kinds": kinds, "dates": dates, "groups": groups, "time": time}
     prepared = prepare(frame, main, auxiliaries, **options, balanced=balanced, **few)
     task, *others = prepared.table.tasks
@@ -202,15 +205,16 @@ class _Verdicts:
         return contrast(self.scores, {name: (reference, name) for name in levels}, **self.options)
 
     def recommended(self) -> str:
-        """The simplest level that is not surely worse than the best."""
-        behind = self.against(self.best, [name for name in self.open if name != self.best])
-        equal = {self.best, *behind.index[behind["verdict"] != "worse"]}
-        return next(name for name in self.open if name in equal)
+        """The simplest level that is not surely worse than the best; only those that are simpler are tested."""
+        behind = self.against(self.best, self.open[: self.open.index(self.best)])
+        return next(iter(behind.index[behind["verdict"] != "worse"]), self.best)
 
     def levels(self, level: str) -> pd.DataFrame:
         """See :attr:`Advice.levels`."""
         table = pd.DataFrame({name: self._promise(name) for name in self.scores}, ["mean", "low", "high"]).T
-        behind = self.against(level, [name for name in self.scores if name != level])
+        names = list(self.scores)
+        place = names.index(level)
+        behind = pd.concat([self.against(level, part) for part in (names[:place], names[place + 1 :]) if part])
         behind = behind.rename(columns={"low": "difference low", "high": "difference high"})
         table = table.join(behind).sort_values("mean", ascending=self.metric == "rmse", kind="stable")
         table.loc[level, "verdict"] = "recommended"
@@ -322,8 +326,8 @@ def _on_suspects(order: pd.DataFrame, check: pd.DataFrame) -> str:
     first = ", ".join(map(str, order.index[:5]))
     text = f"Labels to look at first: rows {first} (from 0), by {best.name}. "
     sure = (
-        f"With {SHARE:.0%} of the labels made wrong on purpose, {best['precision']:.0%} of the first {best['first']} by this "
-        f"order were such labels (ROC AUC {best['roc_auc']:.2f})"
+        f"With {SHARE:.0%} of the labels made wrong on purpose, {best['precision']:.0%} of the first {best['first']} "
+        f"by this order were such labels (ROC AUC {best['roc_auc']:.2f})"
     )
     if not np.isfinite(best["roc_auc"]) or best["precision"] < 0.5:
         return f"No ranking finds wrong labels here. {sure}, so the order below says little."

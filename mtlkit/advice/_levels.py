@@ -26,7 +26,7 @@ from mtlkit.weighting import GradientCosine, HydaLearn, SLGrad, Uniform
 from mtlkit.workers import parallel
 
 CONSTANT, LINEAR, TREES = "constant", "linear model", "boosted trees"
-WITH = "boosted trees, auxiliaries as inputs"
+WITH = "boosted trees, if auxiliaries are known"
 SINGLE, EQUAL = "network, main task alone", "network, equal weights"
 WEIGHTED = {"network, SLGrad": SLGrad()}
 MORE = {"network, GradientCosine": GradientCosine(), "network, HydaLearn": HydaLearn()}
@@ -67,7 +67,7 @@ class Effort:
     def of(cls, effort: str, rows: int) -> Effort:
         """For so many labelled rows."""
         if effort == "quick":
-            return cls(10, 20, 64, 32)
+            return cls(15, 20, 64, 32)
         more = {"doublings": 2, "tuning": 5, "methods": WEIGHTED | MORE, "apart": 99} if effort == "thorough" else {}
         if rows > 10_000:
             return cls(40, 40, 256, 64, **more)
@@ -153,7 +153,7 @@ def find(prepared: Prepared, effort: Effort, jobs: int) -> Found:
     outcome = studies.study(
         {name: candidate for name, candidate in candidates.items() if not name.startswith(only(""))},
         seeds=len(draws),
-        lrs=(0.003, 0.01, 0.03) if effort.epochs > 10 else (0.01,),
+        lrs=(0.003, 0.01, 0.03) if effort.epochs > 15 else (0.01,),
         tuning_seeds=tuning,
         more_lrs=3,
         doublings=effort.doublings,
