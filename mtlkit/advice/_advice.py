@@ -110,10 +110,11 @@ def advise(
 ) -> Advice:
     """What to use to predict a column of a table: a constant, a linear model, trees or a network, with auxiliaries?
 
-    A fifth of the rows is held out in turn, five times, and twice over in tables of up to 2,000 rows. Settings, such
-    as learning rates and when to stop, are chosen on rows that are neither trained nor tested on. Levels are compared
-    in pairs, with tests that allow for the rows that repetitions share and for the number of pairs; among those that
-    are not surely worse than the best the simplest is recommended.
+    A fifth of the rows is held out in turn, five times, and twice over in tables of up to 10,000 rows. When a network
+    stops is chosen on rows that it neither trains nor is tested on; learning rates, penalties and the size of trees on
+    such rows of three repetitions, which others test on. Levels are compared in pairs, with tests that allow for the
+    rows that repetitions share and for the number of pairs; among those that are not surely worse than the best the
+    simplest is recommended.
 
     Args:
         frame: the table. Of targets, two values are binary, text is multiclass, whole numbers from -1, 0 or 1 to at

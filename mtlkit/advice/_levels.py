@@ -82,12 +82,14 @@ class Found:
         predictions: level to (rows, predictions) of each repetition; probabilities (n, C), or (n,) in own units.
         settings: of the linear model and the trees, and the learning rates of the networks.
         runs: of the networks.
+        epochs: the longest cap that a network had.
         unfinished: networks that were still improving at the end, or whose best learning rate is the last one tried.
     """
 
     predictions: Mapping[str, list[tuple[np.ndarray, np.ndarray]]]
     settings: Mapping[str, tuple | float]
     runs: Mapping[str, Runs]
+    epochs: int
     unfinished: list[str]
 
     def scores(self, target: np.ndarray, score: Callable) -> pd.DataFrame:
@@ -164,13 +166,15 @@ def find(prepared: Prepared, effort: Effort, jobs: int) -> Found:
     choices, rates = outcome.choices, outcome.choices["lr"].to_dict()
     unfinished = choices.index[(choices["late"] > studies.LATE) | choices["edge"]].tolist()
     rates |= {name: rates[SINGLE] for name in candidates if name not in rates}
-    again = options | {"epochs": int(choices["epochs"].max())}
+    epochs = int(choices["epochs"].max())
     todo = [(name, rates[name]) for name in candidates if name not in outcome.runs]
+    again = options | {"epochs": epochs}
     rest = studies.fits(candidates, todo, "networks with one auxiliary", seeds=len(draws), jobs=jobs, **again)
+    unfinished += [name for (name, _), run in rest.items() if (run.selected() > 0.9 * epochs).mean() > studies.LATE]
     runs = outcome.runs | {name: run for (name, _), run in rest.items()}
     for name in candidates:
         predictions[name] = [committee(runs[name], data, range(r * inner, (r + 1) * inner)) for r in range(repetitions)]
-    return Found(predictions, settings | rates, runs, unfinished)
+    return Found(predictions, settings | rates, runs, epochs, unfinished)
 
 
 def fitting(data: Dataset, effort: Effort) -> dict[str, object]:
@@ -301,7 +305,7 @@ def whole(prepared: Prepared, level: str, found: Found, effort: Effort) -> Model
     data = dataset(prepared.table, prepared.parts)
     if level in found.runs:
         chosen = contenders(data, effort)[level]
-        options = fitting(data, effort) | dict(chosen.options)
+        options = fitting(data, effort) | {"epochs": found.epochs} | dict(chosen.options)
         runs = studies.fits(
             {level: chosen},
             [(level, found.settings[level])],
