@@ -44,7 +44,8 @@ class Advice:
         use: the verdict.
         levels: what every level reaches on held-out rows, the best first: ``mean``; ``low`` to ``high``, in which the
             score on as many new rows as a fold has should lie; ``difference`` from the recommended one with its
-            95 % interval (``difference low`` to ``difference high``), adjusted ``p`` and ``verdict``.
+            95 % interval (``difference low`` to ``difference high``), ``p`` (adjusted after Holm among those that are
+            simpler, and among those that are not) and ``verdict``.
         helps: networks that learn the auxiliaries too against one that does not: ``difference``, ``low``, ``high``,
             ``p`` (Holm), ``verdict``. Empty without auxiliaries.
         which: the same for each auxiliary by itself, with equal weights and the learning rate of the main task alone;
@@ -76,7 +77,9 @@ class Advice:
         return "\n\n".join([*map(textwrap.fill, parts), self._shown().to_string()])
 
     def _shown(self) -> pd.DataFrame:
-        return self.levels.map(lambda value: f"{value:.4g}" if isinstance(value, float) else value)
+        table = self.levels.assign(p=self.levels["p"].map("{:.2g}".format))
+        table = table.map(lambda value: f"{value:.4g}" if isinstance(value, float) else value)
+        return table.replace("nan", "")
 
     def figure(self) -> str:
         """The levels as an SVG picture."""
@@ -108,10 +111,11 @@ def advise(
 ) -> Advice:
     """What to use to predict a column of a table: a constant, a linear model, trees or a network, with auxiliaries?
 
-    A fifth of the rows is held out in turn, five times, and twice over in tables of up to 2,000 rows. Settings, such
-    as learning rates and when to stop, are chosen on rows that are neither trained nor tested on. Levels are compared
-    in pairs, with tests that allow for the rows that repetitions share and for the number of pairs; among those that
-    are not surely worse than the best the simplest is recommended.
+    A fifth of the rows is held out in turn, five times, and twice over in tables of up to 10,000 rows. When a network
+    stops is chosen on rows that it neither trains nor is tested on; learning rates, penalties and the size of trees on
+    such rows of three repetitions, which others test on. Levels are compared in pairs, with tests that allow for the
+    rows that repetitions share and for the number of pairs; among those that are not surely worse than the best the
+    simplest is recommended.
 
     Args:
         frame: the table. Of targets, two values are binary, text is multiclass, whole numbers from -1, 0 or 1 to at
@@ -140,7 +144,7 @@ def advise(
         raise Refused(f"effort is {effort!r}, expected one of {', '.join(EFFORTS)}")
     if not isinstance(jobs, numbers.Integral) or jobs < 1:
         raise Refused(f"jobs is {jobs!r}, expected a whole number from 1")
-    few = {"repeats": 1, "inner": 1} if effort == "quick" else {}
+    few = {"inner": 1} if effort == "quick" else {}
     options = {"leave_out": leave_out, "kinds": kinds, "dates": dates, "groups": groups, "time": time}
     prepared = prepare(frame, main, auxiliaries, **options, balanced=balanced, **few)
     task, *others = prepared.table.tasks
@@ -205,15 +209,16 @@ class _Verdicts:
         )
 
     def recommended(self) -> str:
-        """The simplest level that is not surely worse than the best."""
-        behind = self.against(self.best, [name for name in self.open if name != self.best])
-        equal = {self.best, *behind.index[behind["verdict"] != "worse"]}
-        return next(name for name in self.open if name in equal)
+        """The simplest level that is not surely worse than the best; only those that are simpler are tested."""
+        behind = self.against(self.best, self.open[: self.open.index(self.best)])
+        return next(iter(behind.index[behind["verdict"] != "worse"]), self.best)
 
     def levels(self, level: str) -> pd.DataFrame:
         """See :attr:`Advice.levels`."""
         table = pd.DataFrame({name: self._promise(name) for name in self.scores}, ["mean", "low", "high"]).T
-        behind = self.against(level, [name for name in self.scores if name != level])
+        names = list(self.scores)
+        place = names.index(level)
+        behind = pd.concat([self.against(level, part) for part in (names[:place], names[place + 1 :]) if part])
         behind = behind.rename(columns={"low": "difference low", "high": "difference high"})
         table = table.join(behind).sort_values("mean", ascending=self.metric == "rmse", kind="stable")
         table.loc[level, "verdict"] = "recommended"

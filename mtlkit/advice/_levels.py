@@ -27,7 +27,7 @@ from mtlkit.weighting import GradientCosine, HydaLearn, SLGrad, Uniform, Weighti
 from mtlkit.workers import parallel
 
 CONSTANT, LINEAR, TREES = "constant", "linear model", "boosted trees"
-WITH = "boosted trees, auxiliaries as inputs"
+WITH = "boosted trees, if auxiliaries are known"
 SINGLE, EQUAL = "network, main task alone", "network, equal weights"
 WEIGHTED = {"network, SLGrad": SLGrad()}
 MORE = {"network, GradientCosine": GradientCosine(), "network, HydaLearn": HydaLearn()}
@@ -68,7 +68,7 @@ class Effort:
     def of(cls, effort: str, rows: int) -> Effort:
         """For so many labelled rows."""
         if effort == "quick":
-            return cls(10, 20, 64, 32)
+            return cls(15, 20, 64, 32)
         more: dict[str, Any] = (
             {"doublings": 2, "tuning": 5, "methods": WEIGHTED | MORE, "apart": 99} if effort == "thorough" else {}
         )
@@ -85,12 +85,14 @@ class Found:
         predictions: level to (rows, predictions) of each repetition; probabilities (n, C), or (n,) in own units.
         settings: of the linear model and the trees, and the learning rates of the networks.
         runs: of the networks.
+        epochs: the longest cap that a network had.
         unfinished: networks that were still improving at the end, or whose best learning rate is the last one tried.
     """
 
     predictions: Mapping[str, list[tuple[np.ndarray, np.ndarray]]]
     settings: Mapping[str, Any]
     runs: Mapping[str, Runs]
+    epochs: int
     unfinished: list[str]
 
     def scores(self, target: np.ndarray, score: Callable) -> pd.DataFrame:
@@ -156,7 +158,7 @@ def find(prepared: Prepared, effort: Effort, jobs: int) -> Found:
     outcome = studies.study(
         {name: candidate for name, candidate in candidates.items() if not name.startswith(only(""))},
         seeds=len(draws),
-        lrs=(0.003, 0.01, 0.03) if effort.epochs > 10 else (0.01,),
+        lrs=(0.003, 0.01, 0.03) if effort.epochs > 15 else (0.01,),
         tuning_seeds=tuning,
         more_lrs=3,
         doublings=effort.doublings,
@@ -167,13 +169,15 @@ def find(prepared: Prepared, effort: Effort, jobs: int) -> Found:
     choices, rates = outcome.choices, outcome.choices["lr"].to_dict()
     unfinished = choices.index[(choices["late"] > studies.LATE) | choices["edge"]].tolist()
     rates |= {name: rates[SINGLE] for name in candidates if name not in rates}
-    again = options | {"epochs": int(choices["epochs"].max())}
+    epochs = int(choices["epochs"].max())
     todo = [(name, rates[name]) for name in candidates if name not in outcome.runs]
+    again = options | {"epochs": epochs}
     rest = studies.fits(candidates, todo, "networks with one auxiliary", seeds=len(draws), jobs=jobs, **again)
+    unfinished += [name for (name, _), run in rest.items() if (run.selected() > 0.9 * epochs).mean() > studies.LATE]
     runs = outcome.runs | {name: run for (name, _), run in rest.items()}
     for name in candidates:
         predictions[name] = [committee(runs[name], data, range(r * inner, (r + 1) * inner)) for r in range(repetitions)]
-    return Found(predictions, settings | rates, runs, unfinished)
+    return Found(predictions, settings | rates, runs, epochs, unfinished)
 
 
 def fitting(data: Dataset, effort: Effort) -> dict[str, Any]:
@@ -304,7 +308,7 @@ def whole(prepared: Prepared, level: str, found: Found, effort: Effort) -> Model
     data = dataset(prepared.table, prepared.parts)
     if level in found.runs:
         chosen = contenders(data, effort)[level]
-        options = fitting(data, effort) | dict(chosen.options)
+        options = fitting(data, effort) | {"epochs": found.epochs} | dict(chosen.options)
         runs = studies.fits(
             {level: chosen},
             [(level, found.settings[level])],

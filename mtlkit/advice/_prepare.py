@@ -145,8 +145,8 @@ def prepare(
     strata = _strata(table)
     by_group = None if groups is None else _groups(used[groups])
     by_time = None if time is None else moment(used[time]).to_numpy()
-    if repeats is None or inner is None:
-        repeats, inner = _repetitions(len(known), inputs.size)
+    fitting = _repetitions(len(known), inputs.size)
+    repeats, inner = fitting[0] if repeats is None else repeats, fitting[1] if inner is None else inner
     if time is not None:
         inner = 1
     divided: dict[str, Any] = {"inner": inner, "groups": by_group, "time": by_time, "balanced": balanced}
@@ -160,9 +160,9 @@ def prepare(
 
 def _repetitions(rows: int, entries: int) -> tuple[int, int]:
     """Repetitions of the five folds, and parts of each: more where rows are few and memory allows."""
-    if rows > 2000 or entries > 1_000_000:
-        return 1, 2 if rows <= 10_000 and entries <= 1_000_000 else 1
-    return 2, 2
+    if rows > 10_000 or entries > 1_000_000:
+        return 1, 1
+    return 2, 1 if rows > 2000 else 2
 
 
 def _known(frame: pd.DataFrame, names: Sequence[str]) -> None:

@@ -63,7 +63,7 @@ def suspects(
         "labels made wrong on purpose",
         seeds=len(once.draws),
         jobs=jobs,
-        **fitting(data, effort),
+        **fitting(data, effort) | {"epochs": found.epochs},
     )
     runs = {name: run for (name, _), run in done.items()}
     for name, run in runs.items():

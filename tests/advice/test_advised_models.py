@@ -73,7 +73,7 @@ def test_a_kept_model_says_the_same_of_rows_as_they_come(level, kind, tmp_path):
     effort = Effort(1, 5, 64, 8)
     settings = {"linear model": 1.0, "boosted trees": (10, 31), "network, main task alone": 0.01}
     runs = {level: None} if level.startswith("network") else {}
-    model = fitted_whole(prepared, level, Found({}, settings, runs, []), effort)
+    model = fitted_whole(prepared, level, Found({}, settings, runs, 1, []), effort)
     path = tmp_path / "model.pt"
     model.save(path)
     torch.load(path, weights_only=True)
@@ -105,7 +105,7 @@ def test_other_files_are_no_models(tmp_path):
     runs.save(tmp_path / "runs.pt")
     with pytest.raises(ValueError, match=r"holds runs, expected a model that Advice\.model\.save wrote"):
         mtl.load_advised(tmp_path / "runs.pt")
-    fitted_whole(prepared, "constant", Found({}, {}, {}, []), effort).save(tmp_path / "model.pt")
+    fitted_whole(prepared, "constant", Found({}, {}, {}, 1, []), effort).save(tmp_path / "model.pt")
     with pytest.raises(ValueError, match="holds 'mtlkit advice', expected 'mtlkit runs'"):
         mtl.load_runs(tmp_path / "model.pt")
     with pytest.raises(FileNotFoundError):

@@ -55,15 +55,15 @@ def digits():
 def made(helpful, seed=0):
     """Few labels of the main task; the auxiliary is what lies behind them, or a puzzle that takes the whole network."""
     rng = np.random.default_rng(seed)
-    x = rng.normal(size=(2000, 10))
+    x = rng.normal(size=(4000 if helpful else 2000, 10))
     plane = np.linalg.qr(rng.normal(size=(10, 2)))[0]
     behind = (x @ plane).prod(1)
     puzzle = rng.normal(size=(10, 50))
     puzzle -= plane @ (plane.T @ puzzle)
     frame = pd.DataFrame(x).add_prefix("x")
-    main = behind + rng.normal(0, 0.2, 2000)
-    frame["main"] = np.where(np.arange(2000) % 4 == 0, main, np.nan) if helpful else main
-    frame["other"] = behind + rng.normal(0, 0.1, 2000) if helpful else [f"k{k}" for k in (x @ puzzle).argmax(1)]
+    main = behind + rng.normal(0, 0.2, len(x))
+    frame["main"] = np.where(np.arange(len(x)) % 4 == 0, main, np.nan) if helpful else main
+    frame["other"] = behind + rng.normal(0, 0.1, len(x)) if helpful else [f"k{k}" for k in (x @ puzzle).argmax(1)]
     return frame
 
 
@@ -165,6 +165,7 @@ def test_the_winner_is_that_of_an_analysis_by_hand(advised):
         assert sign * advice.levels.loc[ours, "mean"] == pytest.approx(theirs.mean(), abs=tolerance)
 
 
+@pytest.mark.filterwarnings("ignore:column .* expected categories of the training rows")
 def test_new_rows_reach_what_was_promised(advised):
     _, advice, _, held, main, _, _ = advised
     said, truth = advice.model.predict(held), held[main]
@@ -190,6 +191,7 @@ def test_whether_the_auxiliaries_help(advised):
 
 
 @pytest.mark.parametrize("name", ["diabetes", "parkinsons"])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_perceptrons_of_scikit_learn_do_not_contradict(name):
     """Multi-output regression against one output, in the folds of the hand analysis."""
     load, main, auxiliaries, options = TABLES[name]
@@ -203,7 +205,7 @@ def test_perceptrons_of_scikit_learn_do_not_contradict(name):
         y = of.transform(targets[train])
         errors = []
         for columns in ([0], list(range(y.shape[1]))):
-            model = MLPRegressor((32, 32), early_stopping=True, max_iter=200, random_state=0)
+            model = MLPRegressor(hidden_layer_sizes=(32, 32), early_stopping=True, max_iter=200, random_state=0)
             model.fit(scaler.transform(x[train]), y[:, columns].squeeze())
             said = model.predict(scaler.transform(x[test])).reshape(len(test), -1)[:, 0]
             errors.append(root_mean_squared_error(of.transform(targets[test])[:, 0], said))

@@ -464,6 +464,7 @@ def test_thousands_of_columns_take_seconds():
     assert len(leaks) == 1
     assert leaks[0].startswith("column 'leak' alone")
     assert found.inner == 2
+    assert len(found.draws) == 20
     assert alone(wide["x0"], wide["y"], "binary") < 0.7
 
 
