@@ -60,13 +60,15 @@ LOOKS = {
     "DIW": (BLUE, ":", "h"),
     "ForkMerge": (ORANGE, "-.", ">"),
     "MetaTartan": (GREEN, "--", "H"),
-    "hard sharing": (BLACK, "-", "o"),
-    "separate models": (GREEN, "-.", "s"),
-    "low level": (RED, "-", "D"),
-    "routed": (ORANGE, "--", "d"),
-    "wide trunk": (SKY, "-", "P"),
-    "two backbones": (BLUE, "-", "^"),
-    "TAPS": (PURPLE, "-", "p"),
+    "hard sharing": (BLACK, "--", "8"),
+    "separate models": (GREEN, ":", "s"),
+    "low level": (RED, "--", "^"),
+    "routed": (ORANGE, ":", "<"),
+    "wide trunk": (SKY, ":", "X"),
+    "two backbones": (BLUE, "-.", "v"),
+    "TAPS, λ 0.001": (PURPLE, "-", "D"),
+    "TAPS, λ 0.003": (PURPLE, "--", "v"),
+    "TAPS, λ 0.01": (PURPLE, ":", "*"),
 }
 """Colour (Okabe and Ito's, safe for colour-blind readers), line and marker of a method; others are grey."""
 
