@@ -100,7 +100,7 @@ def test_what_each_contender_keeps(data):
     candidates = {
         "single task": studies.Candidate(models.mlp(alone, hidden=(5, 4)), alone, mtl.Uniform()),
         "routed": [studies.Candidate(models.routed(plain, share), data, mtl.Uniform()) for share in (0.5, 1)],
-        "TAPS": studies.Candidate(models.taps(plain, strength=3.0), data, mtl.Uniform()),
+        "TAPS, λ 3": studies.Candidate(models.taps(plain, strength=3.0), data, mtl.Uniform()),
     }
     options = {"batch_size": 10, "steps_per_epoch": 20, "dtype": torch.float64, "jobs": 1}
     outcome = studies.study(candidates, lrs=[0.03], tuning_seeds=1, seeds=2, epochs=2, **options)
@@ -110,10 +110,10 @@ def test_what_each_contender_keeps(data):
     assert of.loc["single task"].tolist() == [trunk + head] * 2
     assert of.loc["separate models"].tolist() == [3 * (trunk + head)] * 2
     assert of.loc["routed"].tolist() == [trunk + 3 * head] * 2
-    runs = outcome.runs["TAPS"]
+    runs = outcome.runs["TAPS, λ 3"]
     for seed in runs.seeds:
         model = runs.model(seed)
-        assert of.loc["TAPS", seed] == trunk + 3 * head + sum(model.task_parameters().values())
+        assert of.loc["TAPS, λ 3", seed] == trunk + 3 * head + sum(model.task_parameters().values())
         share = found[(found["metric"] == "task_share") & (found["seed"] == seed)]["value"]
         assert share.tolist() == [model.task_share()]
 

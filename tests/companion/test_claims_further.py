@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 from companion import claims, notebook
-from companion.claims._architectures import ARCHITECTURES, FRACTION, MAINS
+from companion.claims._architectures import ARCHITECTURES, FRACTION, MAINS, STRENGTHS
 from companion.claims._language import TARGETS
 from companion.claims._rivals import OTHER_WEIGHTINGS, RIVALS, WITH_AUXILIARIES
 from test_claims import NOISE, ROOT, study, verdicts
@@ -15,6 +15,8 @@ from test_claims import NOISE, ROOT, study, verdicts
 import mtlkit as mtl
 from mtlkit.merging import Merging
 from mtlkit.weighting import Weighting
+
+TAPS = "TAPS, λ 0.003"
 
 
 def losses(condition, metric="loss", **values):
@@ -24,10 +26,10 @@ def losses(condition, metric="loss", **values):
 
 def architectures(**changes):
     """Numbers under which all four claims hold, but for the changes."""
-    sizes = {"TAPS": 40_000.0, "separate models": 100_000.0} | changes.pop("sizes", {})
+    sizes = {TAPS: 40_000.0, "separate models": 100_000.0} | changes.pop("sizes", {})
     low = losses("layered, 300 rows", hard_sharing=1.0, low_level=0.6)
     twenty = losses("twenty tasks, digit_8", hard_sharing=1.0, routed=0.6)
-    ten = {"two backbones": 0.6, "wide trunk": 1.0, "TAPS": 0.61, "single task": 0.6} | changes
+    ten = {"two backbones": 0.6, "wide trunk": 1.0, TAPS: 0.61, "single task": 0.6} | changes
     parts = study(["ten tasks"], {(m, "loss"): v + NOISE[n] / 10 for n, (m, v) in enumerate(ten.items())})
     kept = [("ten tasks", m, seed, "parameters", v) for m, v in sizes.items() for seed in range(10)]
     return pd.concat([low, twenty, parts, pd.DataFrame(kept, columns=parts.columns)])
@@ -38,7 +40,8 @@ def test_architectures_that_do_what_their_papers_say():
     assert found["A1", "layered, 300 rows"] == "reproduced"
     assert found["A1", "layered, 1200 rows"] == "not tested here"
     assert found["A2", "twenty tasks, digit 8"] == "reproduced"
-    assert found["A3", "ten tasks"] == found["A4", "ten tasks"] == "reproduced"
+    assert found["A3", "ten tasks"] == found["A4", "ten tasks, λ 0.003"] == "reproduced"
+    assert found["A4", "ten tasks, λ 0.01"] == "not tested here"
 
 
 def test_a_trunk_of_as_many_parameters_decides_about_two_backbones():
@@ -51,8 +54,8 @@ def test_a_trunk_of_as_many_parameters_decides_about_two_backbones():
     [(0.6, FRACTION + 0.1, "partly"), (1.5, 0.2, "partly"), (1.5, 2.0, "opposite"), (0.6, 0.49, "reproduced")],
 )
 def test_taps_has_to_be_both_near_and_small(loss, size, verdict):
-    table = architectures(TAPS=loss, sizes={"TAPS": size * 100_000})
-    assert verdicts("architectures", table)["A4", "ten tasks"] == verdict
+    table = architectures(**{TAPS: loss, "sizes": {TAPS: size * 100_000}})
+    assert verdicts("architectures", table)["A4", "ten tasks, λ 0.003"] == verdict
 
 
 def test_every_language_target_has_its_own_verdict():
@@ -102,6 +105,7 @@ def cells(name):
 def test_what_claims_compare_is_what_studies_train():
     given = sections("architectures")
     conditions = {f"layered, {rows} rows" for rows in given["layered_rows"]} | {"ten tasks"}
+    assert list(STRENGTHS) == notebook.parameters(ROOT / "notebooks" / "architectures.ipynb")["strengths"]
     assert list(MAINS) == given["twenty_tasks"]
     conditions |= {f"twenty tasks, {called}" for called in MAINS.values()}
     assert {claim.where for claim in ARCHITECTURES} == conditions

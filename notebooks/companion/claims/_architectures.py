@@ -16,23 +16,32 @@ SAYS = {
     "A4": ("arXiv 2203.16708", "TAPS is near the accuracy of separate models with a fraction of their parameters."),
 }
 """Claim to its paper and what that says, in our words."""
+STRENGTHS = (0.001, 0.003, 0.01)
+"""λ of TAPS."""
 MAINS = {"digit_8": "digit 8", "article_6": "shirt"}
 """Main task among twenty to what it is."""
-SMALL = Change(
-    "ten tasks",
-    "TAPS",
-    f"{FRACTION:g}",
-    "share of the parameters of separate models",
-    ours=("TAPS", "share_of_separate_models"),
-    theirs=FRACTION,
-    lower=True,
-    margin=0.0,
-    learned=("TAPS",),
-)
 
 
-def _claim(id: str, where: str, figure: str, pairs: list[Versus | Change]) -> Claim:
-    return Claim(id, *SAYS[id], where, "", "architectures", f"architectures_{figure}", pairs)
+def _claim(id: str, where: str, figure: str, pairs: list[Versus | Change], what: str = "") -> Claim:
+    return Claim(id, *SAYS[id], where, what, "architectures", f"architectures_{figure}", pairs)
+
+
+def _near_and_small(what: str) -> Claim:
+    """No worse than separate models, with at most :data:`FRACTION` of their parameters."""
+    at, method = "ten tasks", f"TAPS, {what}"
+    near = Versus(at, method, ["single task"], "loss", "no worse")
+    small = Change(
+        at,
+        method,
+        f"{FRACTION:g}",
+        "share of the parameters of separate models",
+        ours=(method, "share_of_separate_models"),
+        theirs=FRACTION,
+        lower=True,
+        margin=0.0,
+        learned=(method,),
+    )
+    return _claim("A4", at, "sizes", [near, small], what)
 
 
 ARCHITECTURES: tuple[Claim, ...] = (
@@ -45,6 +54,6 @@ ARCHITECTURES: tuple[Claim, ...] = (
         for main, called in MAINS.items()
     ),
     _claim("A3", "ten tasks", "ten", [Versus("ten tasks", "two backbones", ["wide trunk"])]),
-    _claim("A4", "ten tasks", "sizes", [Versus("ten tasks", "TAPS", ["single task"], "loss", "no worse"), SMALL]),
+    *(_near_and_small(f"λ {strength:g}") for strength in STRENGTHS),
 )
 """A1 to A4."""
