@@ -41,8 +41,8 @@ METHODS = (
     Method("Uniform", "", "task", "nothing", "none", ""),
     Method("Fixed", "weights", "task", "nothing", "none", ""),
     Method("RandomWeighting", "", "task", "noise", "none", "2111.10603"),
-    Method("Uncertainty", "", "task", "learns with the model", "none", "1705.07115"),
-    Method("RevisedUncertainty", "", "task", "learns with the model", "none", "1805.06334"),
+    Method("Uncertainty", "", "task", "what it learns", "none", "1705.07115"),
+    Method("RevisedUncertainty", "", "task", "what it learns", "none", "1805.06334"),
     Method("DWA", "temperature", "task", "losses of two epochs", "none", "1803.10704"),
     Method("AdaptiveWeights", "", "task", "losses", "none", "2303.07278"),
     Method("SLAW", "beta", "task", "losses", "none", "2109.08218"),
@@ -70,7 +70,7 @@ METHODS = (
         "MetaWeightNet", "hidden, lr", "sample", "losses, alignment", "as SLGrad, with a look-ahead step", "1902.07379"
     ),
     Method(
-        "NoiseLayer", "flip", "sample", "learns with the model", "none", "1406.2080",
+        "NoiseLayer", "flip", "sample", "what it learns", "none", "1406.2080",
         "a known rate is `Task(flip=...)`, 1609.03683",
     ),
     Method("AlphaVIL", "rho", "epoch", "meta loss of merges", "T branches an epoch", "2405.07769"),

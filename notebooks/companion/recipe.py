@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 from IPython.display import Markdown, display
 
 from companion import figures, paired, tables
@@ -67,6 +68,25 @@ class Trained:
                 tables.save(outcome.tuning, None, folder, names[condition])
             floors = tables.in_words(self.lines[condition])
             display(Markdown(f"**{condition}**; floors: {floors}"), outcome.choices)
+
+
+BUDGET = (
+    "doublings", "tuning_seeds", "seeds", "jobs", "epochs", "patience", "steps_per_epoch", "batch_size",
+    "meta_batch_size", "store", "missing",
+)  # fmt: skip
+"""Parameters of a notebook that go to :func:`mtlkit.studies.study` under their own names."""
+
+
+def budget(parameters: Mapping[str, object]) -> dict[str, object]:
+    """What a notebook's parameters say of the training, as arguments of :func:`train`.
+
+    Args:
+        parameters: names to values, such as a notebook's ``globals()``: those of :data:`BUDGET` that are there,
+            ``learning_rates``, ``more_learning_rates`` and ``precision``.
+    """
+    found = {name: parameters[name] for name in BUDGET if name in parameters}
+    rates = {"lrs": parameters["learning_rates"], "more_lrs": parameters["more_learning_rates"]}
+    return found | rates | {"dtype": getattr(torch, parameters["precision"])}
 
 
 def train(

@@ -1,17 +1,21 @@
 """No sentence of a notebook has a number that was typed: what was found is written by code, the rest is the set-up."""
 
+import inspect
 import re
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
+import torch
 import yaml
 from companion import recipe
 from companion.claims import SHARES, _judge
 from companion.notebook import FINDING
 
 import mtlkit as mtl
+from mtlkit import studies
+from mtlkit.training import fit
 
 ROOT = Path(__file__).parents[2]
 STORED = sorted(path for path in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
@@ -134,3 +138,10 @@ def test_the_quick_scale_says_that_it_decides_nothing():
         assert name in sections
         top = nbformat.read(ROOT / f"notebooks/{name}.ipynb", 4).cells[0].source
         assert "**Quick scale, which decides nothing" in top
+
+
+def test_the_budget_is_what_the_parameters_say():
+    parameters = {"learning_rates": [0.1], "more_learning_rates": 2, "precision": "float64", "epochs": 3, "other": 1}
+    expected = {"lrs": [0.1], "more_lrs": 2, "dtype": torch.float64, "epochs": 3}
+    assert recipe.budget(parameters) == expected
+    assert set(recipe.BUDGET) <= {*inspect.signature(fit).parameters, *inspect.signature(studies.study).parameters}
