@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mtlkit.measure import Given
@@ -24,7 +24,7 @@ class Averages(NamedTuple):
         earlier: mean over the epoch before that, NaN if there is none.
     """
 
-    epoch: Float[Tensor, "*runs"]
+    epoch: Int[Tensor, "*runs"]
     total: Float[Tensor, "*runs tasks"]
     steps: Float[Tensor, "*runs tasks"]
     last: Float[Tensor, "*runs tasks"]

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from axes import misfits
 from methods import METHODS, begin
 from networks import Network, at_step, initial
 from runs import assert_close, fast_run, flat
@@ -50,6 +51,14 @@ def test_shape_dtype_sign_and_total(name, n_tasks, dtype):
         assert (given[~taken.signal.present] == 0).all()
         if k == 0 and n_tasks > 1:  # the last task has no label at all
             assert all((g == 0).all() for n, g in gradients.items() if n.startswith(f"heads.{n_tasks - 1}."))
+
+
+@EVERY
+@pytest.mark.parametrize("seeds", [None, 2])
+def test_step_signal_and_state_have_the_shapes_that_they_say(name, seeds):
+    networks = [Network(10 + s, 3, steps=3) for s in range(seeds or 1)]
+    for taken, _, _ in fast_run(METHODS[name](3), networks, 3, stacked=seeds is not None):
+        assert misfits(taken) == []
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.symmetric])
