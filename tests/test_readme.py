@@ -25,8 +25,6 @@ def test_its_python_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
     assert len(blocks) >= 2
     names = {"__name__": "page"}
     for block in blocks:
-        if "mtl.advise(" in block and not hasattr(mtl, "advise"):
-            continue
         exec(compile(block, page, "exec"), names)
 
 

@@ -7,7 +7,7 @@ import math
 import numbers
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -36,7 +36,7 @@ from mtlkit.tasks import lower_is_better
 EFFORTS = ("quick", "default", "thorough")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Advice:
     """What to do with a table, and why.
 
@@ -68,13 +68,15 @@ class Advice:
     check: pd.DataFrame
     columns: pd.DataFrame
     warnings: list[str]
-    model: Model = field(repr=False)
+    model: Model
     metric: str
     answers: list[str]
 
     def __str__(self) -> str:
         parts = [self.use, *self.answers, *(f"Warning: {text}." for text in self.warnings)]
         return "\n\n".join([*map(textwrap.fill, parts), self._shown().to_string()])
+
+    __repr__ = __str__
 
     def _shown(self) -> pd.DataFrame:
         table = self.levels.assign(p=self.levels["p"].map("{:.2g}".format))
