@@ -73,13 +73,8 @@ class Effort:
             {"doublings": 2, "tuning": 5, "methods": WEIGHTED | MORE, "apart": 99} if effort == "thorough" else {}
         )
         if rows > 10_000:
-<<<<<<< HEAD
-            return cls(40, 40, 256, 64, **more)
-        return cls(50, 20, 64 if rows <= 2000 else 128, 32, **({"doublings": 1} | more))
-=======
             return cls(30, 40, 256, 32, **more)
-        return cls(50, 20, 64 if rows <= 2000 else 128, 32, **{"doublings": 1} | more)
->>>>>>> advise
+        return cls(50, 20, 64 if rows <= 2000 else 128, 32, **({"doublings": 1} | more))
 
 
 @dataclass(frozen=True)
