@@ -1,20 +1,22 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Which execution of a notebook is the one that is kept in notebooks/.
-SHOWN := alphavil=quick/alphavil claims=claims clean_rows=clean_rows hydalearn_drift=hydalearn_drift \
-	label_noise=label_noise_mnist loss_weighting_comparison=quick/loss_weighting_comparison \
-	published_baselines=published_baselines toy_regression=synthetic your_data=your_data
+SHOWN := add_a_method=add_a_method alphavil=quick/alphavil architectures=quick/architectures claims=claims \
+	clean_rows=clean_rows hydalearn_drift=hydalearn_drift label_noise=label_noise_mnist \
+	language_tasks=quick/language_tasks loss_weighting_comparison=quick/loss_weighting_comparison methods=methods \
+	published_baselines=published_baselines toy_regression=synthetic your_data=your_data your_model=your_model
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Where the companion of the notebooks is found.
 export PYTHONPATH := $(CURDIR)/notebooks
 
-.PHONY: help reproduce test lint lab notebooks speed full check-result clean
+.PHONY: help reproduce test lint lab site notebooks speed full check-result clean
 
 help:
 	@echo "make reproduce  set up .venv, run every study again, compare tables and figures with the committed ones"
 	@echo "make test       set up .venv, lint and check types, unit tests, notebook tests"
 	@echo "make lab        JupyterLab on the notebooks"
+	@echo "make site       pages of the README, the notebooks and the docstrings in build/site/pages, checked"
 	@echo "make speed      measure what weightings, seeds and branches cost, as ratios, and store the notebook"
 	@echo "make full       train what data/results lacks of the studies at full scale: hours, can be stopped and goes on"
 	@echo "make check-result  train some stored fits again and compare"
@@ -46,6 +48,10 @@ test: lint
 
 lab: .venv/installed
 	$(BIN)/jupyter lab notebooks
+
+# Works from file://, and loads nothing from elsewhere.
+site: .venv/installed
+	$(BIN)/python -m companion.site build/site
 
 notebooks: .venv/installed
 	$(BIN)/dvc repro

@@ -1,6 +1,7 @@
 """mtlkit: which weights should the losses get when one task matters and the others help it?"""
 
 from mtlkit import datasets, models
+from mtlkit.advice import advise, load_advised
 from mtlkit.estimator import AuxiliaryClassifier, AuxiliaryRegressor
 from mtlkit.live import LiveWeights
 from mtlkit.merging import DIW, AlphaVIL, ForkMerge, Merger
@@ -66,10 +67,12 @@ __all__ = [
     "Uncertainty",
     "Uniform",
     "Weigher",
+    "advise",
     "audit",
     "compare",
     "datasets",
     "fit",
+    "load_advised",
     "load_runs",
     "models",
 ]

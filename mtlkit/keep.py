@@ -8,7 +8,7 @@ import pickle
 import platform
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,11 @@ def write(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
         part.unlink(missing_ok=True)
 
 
-def read(path: str | os.PathLike) -> dict[str, Any]:
+def read(path: str | os.PathLike, formats: Sequence[str] = (FORMAT,)) -> dict[str, Any]:
     """The content of a file that :func:`write` made.
+
+    Args:
+        formats: what it may be.
 
     Raises:
         ValueError: a damaged file, another kind of file, or one of another version.
@@ -61,8 +64,8 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
         TypeError,
     ) as e:
         raise ValueError(f"{path} is damaged or something else, expected a file that Runs.save wrote") from e
-    if found != FORMAT:
-        raise ValueError(f"{path} holds {found!r}, expected {FORMAT!r}")
+    if found not in formats:
+        raise ValueError(f"{path} holds {found!r}, expected {' or '.join(map(repr, formats))}")
     if content["version"] != VERSION:
         raise ValueError(
             f"{path} is of version {content['version']} (written by {content['versions']}), expected {VERSION}"

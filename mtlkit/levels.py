@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,8 @@ def levels(
     ``constant``: the mean of the clean meta labels. ``linear model``: ridge or logistic regression on the
     training rows, noisy labels included, with the penalty that the meta rows prefer. ``linear model, clean rows``:
     the same on three quarters of the meta rows, the last quarter choosing. ``boosted trees``:
-    scikit-learn's histogram gradient boosting with its defaults, on the training rows.
+    scikit-learn's histogram gradient boosting with its defaults, on the training rows. Of token ids they see how
+    often each occurs in a row.
 
     Args:
         seeds: their number; each has its own draw of ``data``.
@@ -79,6 +81,7 @@ def _as_runs(name: str, data: Dataset, rows: Sequence[tuple[int, Mapping[str, fl
 
 def _measured(name: str, data: Dataset) -> dict[str, float]:
     """Test loss and metrics of a floor on one draw."""
+    data = counted(data)
     main, meta, target = data.main, _labelled_rows(data.meta, data.main), data.test.y[data.main.name]
     if name == CONSTANT:
         output = _best_constant(main, meta.y[main.name], len(data.test))
@@ -94,6 +97,22 @@ def _measured(name: str, data: Dataset) -> dict[str, float]:
         losses = [_loss(main, _outputs(model, meta, main), meta.y[main.name]) for model in models]
         output = _outputs(models[int(np.argmin(losses))], data.test, main)
     return {"loss": _loss(main, output, target), **main.metrics(output, target)}
+
+
+def counted(data: Dataset) -> Dataset:
+    """Token ids, where the inputs are such, replaced by how often each entry of the vocabulary occurs in the row."""
+    text = data.text
+    if text is None:
+        return data
+
+    def count(split: Split) -> Split:
+        of_main = _labelled_rows(split, data.main)
+        hits = torch.zeros(len(of_main), text.entries).scatter_add_(1, of_main.x.long(), torch.ones_like(of_main.x))
+        hits[:, text.padding] = 0
+        return replace(of_main, x=hits)
+
+    train, meta, test = map(count, data.splits.values())
+    return replace(data, train=train, meta=meta, test=test)
 
 
 def _labelled_rows(split: Split, main: Task) -> Split:

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mtlkit.tasks import Task, presence
+from mtlkit.tasks import Task, labelled_by_task
 
 Params = dict[str, Tensor]
 TaskGradients = dict[str, Tensor | dict[int, Tensor]]
@@ -744,7 +744,7 @@ def score(
     Raises:
         ValueError: the metric returns more than one number.
     """
-    labelled = presence((task,), {(task.name,): target.unsqueeze(1)})[:, 0]
+    labelled = labelled_by_task((task,), {(task.name,): target.unsqueeze(1)})[:, 0]
     if not labelled.any():
         return output.new_zeros(())
     if not output[labelled].isfinite().all():

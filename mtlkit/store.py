@@ -33,6 +33,8 @@ _ROWS = ["method", "seed", "epochs", "diverged", "epoch", "split", "task", "metr
 COLUMNS = [*SETTINGS, *_MADE, *_ROWS]
 """All columns. ``epochs``: the cap under which a seed was trained; ``method``: what it was called then."""
 
+FEW = 5
+"""Up to so many tasks, the weights of all of them are kept."""
 DIGITS = 6
 """Significant digits that are kept of every value."""
 
@@ -111,7 +113,7 @@ class Store:
         """Write runs to the file: of the main task everything, of the others their weights where tasks are few."""
         frame = runs.frame
         tasks = frame["task"].unique()
-        kept = frame[(frame["task"] == runs.main) | ((frame["metric"] != "loss") & (len(tasks) <= 3))]
+        kept = frame[(frame["task"] == runs.main) | ((frame["metric"] != "loss") & (len(tasks) <= FEW))]
         rows = kept.drop(columns="dataset").assign(epochs=epochs, **settings, **provenance())[COLUMNS]
         rows = rows.assign(value=_rounded(rows["value"].to_numpy()))
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,9 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import joblib
 import numpy as np
@@ -369,7 +370,7 @@ def fits(
 
 
 MISSING = ("train", "raise", "skip")
-Key = str | tuple
+Key: TypeAlias = Any
 NO_SETTINGS = (*SAME_NUMBERS, "epochs", "lr")
 """Options of fit that are no part of a fit's settings: they do not change its numbers, or are looked up apart."""
 
@@ -452,7 +453,24 @@ def _fit(candidate: Candidate, **options) -> Runs:
         torch.set_num_threads(threads)
     if runs.interrupted:
         raise KeyboardInterrupt
-    return runs
+    return measured(runs) if hasattr(candidate.model, "measures") else runs
+
+
+def measured(runs: Runs) -> Runs:
+    """The runs with a row per seed for each number that its model tells of itself (``measures``).
+
+    They stand at the selected epoch, under the training split and the main task.
+    """
+    first = runs.frame.groupby("seed", sort=False).first()
+    models: dict[int, Any] = {seed: runs.model(seed) for seed in runs.seeds}
+    rows = [
+        {"seed": seed, "epoch": epoch, "metric": metric, "value": value, **first.loc[seed, ["dataset", "method"]]}
+        | {"split": "train", "task": runs.main, "diverged": first.loc[seed, "diverged"]}
+        for seed, epoch in runs.selected().items()
+        for metric, value in models[seed].measures().items()
+    ]
+    added = pd.DataFrame(rows)[runs.frame.columns].astype(runs.frame.dtypes)
+    return replace(runs, frame=pd.concat([runs.frame, added], ignore_index=True))
 
 
 def _meta_loss(runs: Runs) -> float:

@@ -278,9 +278,6 @@ def labelled_by_task(tasks: Sequence[Task], targets: Packed) -> Bool[Tensor, "ba
     )
 
 
-presence = labelled_by_task  # the name in modules that are rewritten at present
-
-
 def per_sample_losses(
     tasks: Sequence[Task], outputs: Mapping[str, Tensor], targets: Packed, training: bool = False
 ) -> Float[Tensor, "batch tasks"]:

@@ -28,7 +28,7 @@ from mtlkit.measure import (
 from mtlkit.ranks import Rows, in_any, several, total
 from mtlkit.replay import Replay, check_inputs, contexts, uncompiled
 from mtlkit.step import step
-from mtlkit.tasks import Packed, Task, check_tasks, pack, per_sample_losses, presence, separate_losses
+from mtlkit.tasks import Packed, Task, check_tasks, labelled_by_task, pack, per_sample_losses, separate_losses
 from mtlkit.weighting import Weighting
 
 Shared = nn.Module | Iterable[nn.Parameter] | Iterable[str]
@@ -230,7 +230,7 @@ class Weigher(nn.Module):
         )
         targets = _packed(self.tasks, y, "y")
         check_inputs(x, "x")
-        own = presence(self.tasks, targets)
+        own = labelled_by_task(self.tasks, targets)
         if meta is not None:
             x_meta, y_meta = meta
             packed_meta = _packed(self.tasks[:1], y_meta, "meta")
@@ -280,7 +280,7 @@ class Weigher(nn.Module):
 
     def _meta_rows(self, targets: Packed) -> Rows:
         """The rows of the meta batch, of which one at least must have a label of the main task."""
-        own = presence(self.tasks[:1], targets)
+        own = labelled_by_task(self.tasks[:1], targets)
         rows = Rows(len(own), own.device)
         present = rows.gather(own)
         if not rows.count or (own.device.type == "cpu" and not present.any()):
@@ -294,7 +294,7 @@ class Weigher(nn.Module):
         """The main task's mean loss () on a batch, as a function of the parameters."""
         main = self.tasks[:1]
         targets = pack(main, y)
-        present = rows.gather(presence(main, targets))
+        present = rows.gather(labelled_by_task(main, targets))
         return lambda own: mean_losses(
             rows.gather(run(own, lambda outputs: per_sample_losses(main, outputs, targets))), present
         )[0]

@@ -5,7 +5,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
 import mtlkit as mtl
-from mtlkit.levels import STRENGTHS, levels
+from mtlkit.levels import STRENGTHS, counted, levels
 
 
 def values(runs, metric="loss"):
@@ -60,3 +60,23 @@ def test_floors_are_kept_in_a_store(tmp_path):
     again = levels(data, 2, store=path, missing="raise")
     assert path.read_bytes() == before
     assert {name: values(runs) for name, runs in again.items()} == {name: values(runs) for name, runs in fresh.items()}
+
+
+def test_of_texts_a_linear_model_sees_how_often_tokens_occur():
+    pytest.importorskip("tokenizers")
+    data = mtl.datasets.load("toy_language", main="paraphrase", n_train=40, n_meta=20, n_test=30)
+    seen = counted(data)
+    for where, split in data.splits.items():
+        own = split.take(torch.isfinite(split.y["paraphrase"]))
+        assert len(seen.splits[where]) == len(own)
+        for ids, row in zip(own.x.long().tolist(), seen.splits[where].x, strict=True):
+            expected = [0.0 if i == data.text.padding else ids.count(i) for i in range(data.text.entries)]
+            assert row.tolist() == expected
+    train, meta, test = seen.train, seen.meta, seen.test
+    models = [LogisticRegression(C=c, max_iter=2000).fit(train.x, train.y["paraphrase"]) for c in STRENGTHS]
+    losses = [log_loss(meta.y["paraphrase"], m.predict_proba(meta.x)[:, 1]) for m in models]
+    best = models[int(np.argmin(losses))].predict_proba(test.x)[:, 1]
+    found = levels(data, 1)
+    assert values(found["linear model"])[0] == pytest.approx(log_loss(test.y["paraphrase"], best), rel=1e-4)
+    images = mtl.datasets.load("digits")
+    assert counted(images) is images

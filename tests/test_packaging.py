@@ -24,12 +24,12 @@ LOCK = {
 FLOORS = {
     "mtlkit": [
         "stats", "progress", "memory", "recipes", "ranks", "workers", "tasks", "datasets", "models", "checkpoint",
-        "measure",
-        "weighting", "step", "merging", "replay", "weigher", "keep", "results", "live", "store", "samples", "training",
-        "estimator", "studies", "levels", "your_data",
+        "measure", "weighting", "step", "merging", "replay", "weigher", "keep", "results", "live", "store", "samples",
+        "training", "estimator", "studies", "levels", "advice", "__main__",
     ],
     "companion": [
-        "tables", "dynamics", "paired", "published", "claims", "figures", "notebook", "full",
+        "tables", "dynamics", "paired", "published", "methods", "claims", "figures", "architectures", "show", "recipe",
+        "noise", "notebook", "full", "site",
     ],
 }  # fmt: skip
 """The two rooms, each from the ground up; the companion stands on mtlkit."""

@@ -1,11 +1,20 @@
 """What the README shows runs, and what it points to is there."""
 
+import json
 import re
+from itertools import cycle
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
+
+import mtlkit as mtl
+from mtlkit.merging import Merging
+from mtlkit.weighting import Weighting
 
 ROOT = Path(__file__).parent.parent
+YOUR_MODEL = ROOT / "notebooks/your_model.ipynb"
 TEXT = (ROOT / "README.md").read_text()
 
 
@@ -33,11 +42,31 @@ def test_its_commands_are_in_the_makefile():
         assert re.search(rf"^{command}:", makefile, re.MULTILINE), command
 
 
-def test_its_methods_table_names_every_method():
-    import mtlkit as mtl
-    from mtlkit.merging import Merging
-    from mtlkit.weighting import Weighting
+@pytest.mark.parametrize("sign", "+-")
+def test_its_loop_runs_with_and_without_weights(sign):
+    [block] = re.findall(r"```diff\n(.*?)```", TEXT, re.DOTALL)
+    assert block in "".join("".join(c["source"]) for c in json.loads(YOUR_MODEL.read_text())["cells"])
+    code = "\n".join(line[1:] for line in block.splitlines() if line[0] in {" ", sign})
+    model = nn.Module()
+    model.trunk, model.heads = nn.Linear(3, 4), nn.ModuleDict({"income": nn.Linear(4, 1), "age": nn.Linear(4, 1)})
+    model.forward = lambda x: {name: head(model.trunk(x)) for name, head in model.heads.items()}
+    before = [p.clone() for p in model.parameters()]
+    batch = torch.randn(5, 3), {"income": torch.ones(5), "age": torch.ones(5)}
+    names = {
+        "model": model,
+        "torch": torch,
+        "mtl": mtl,
+        "cycle": cycle,
+        "train_loader": [batch],
+        "meta_loader": [batch],
+    }
+    names["losses"] = lambda outputs, y: {name: (outputs[name][:, 0] - y[name]).square().mean() for name in y}
+    names["tasks"], names["lr"] = [mtl.Task("income", "binary"), mtl.Task("age", "regression")], 0.01
+    exec(compile(code, "README.md", "exec"), names)
+    assert any((p != q).any() for p, q in zip(model.parameters(), before, strict=True))
 
+
+def test_its_methods_table_names_every_method():
     found = [name for name in mtl.__all__ if isinstance(getattr(mtl, name), type)]
     methods = [name for name in found if issubclass(getattr(mtl, name), Weighting | Merging)]
     assert len(methods) > 20

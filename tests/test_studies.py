@@ -375,3 +375,21 @@ def test_outcomes_on_the_same_data_are_joined_and_a_run_that_never_moved_is_stuc
         "Uniform": [False, False],
         "SLGrad": [True, True],
     }
+
+
+def test_what_a_model_tells_of_itself_is_kept_with_and_without_a_store(tmp_path):
+    data = mtl.datasets.load("layered", n_train=60, n_meta=20, n_test=20)
+    taps = mtl.models.taps(mtl.models.mlp(data, hidden=(5, 4)), strength=3.0)
+    one = {"TAPS": studies.Candidate(taps, data, mtl.Uniform())}
+    options = {"lrs": [0.03], "tuning_seeds": 1, "seeds": 3, "epochs": 3, "jobs": 1, "batch_size": 20}
+    fresh = studies.study(one, **options).runs["TAPS"]
+    for path in (tmp_path / "runs.parquet",) * 2:
+        stored = studies.study(one, **options, store=path).runs["TAPS"]
+        for metric in ("task_share", "task_parameters"):
+            kept, told = (r.frame[r.frame["metric"] == metric].set_index("seed") for r in (stored, fresh))
+            expected = [fresh.model(seed).measures()[metric] for seed in fresh.seeds]
+            assert kept["value"].tolist() == told["value"].tolist() == expected
+            assert kept["epoch"].tolist() == told["epoch"].tolist() == fresh.selected().tolist()
+    assert len({*fresh.frame.loc[fresh.frame["metric"] == "task_share", "value"], 1.0}) > 1
+    plain = studies.study({"a": studies.Candidate(mtl.models.mlp(data), data, mtl.Uniform())}, **options).runs["a"]
+    assert "task_share" not in set(plain.frame["metric"])

@@ -14,12 +14,14 @@ from mtlkit.datasets.card import Card
 from mtlkit.datasets.cifar import cifar10
 from mtlkit.datasets.digits import digits
 from mtlkit.datasets.language import language
-from mtlkit.datasets.mnist import FOLDERS, SINGLE, one_vs_rest, overlaid
+from mtlkit.datasets.layered import layered
+from mtlkit.datasets.mnist import FOLDERS, SINGLE, digits_and_articles, one_vs_rest, overlaid
 from mtlkit.datasets.nyuv2 import nyuv2
 from mtlkit.datasets.overlay import multi_digits
 from mtlkit.datasets.synthetic import synthetic, toy_regression
 from mtlkit.datasets.tabular import from_frame
 from mtlkit.datasets.text import Text
+from mtlkit.datasets.toy_language import toy_language
 from mtlkit.datasets.uci import adult, parkinsons
 
 __all__ = ["Card", "Dataset", "Split", "Text", "from_frame", "load", "names", "needs", "outline"]
@@ -28,18 +30,22 @@ _LOADERS: dict[str, Callable[..., Dataset]] = {
     "adult": adult,
     "cifar10": cifar10,
     "digits": digits,
+    "digits_and_articles": digits_and_articles,
     "multi_digits": multi_digits,
     "language": language,
+    "layered": layered,
     **{name: functools.partial(one_vs_rest, name) for name in SINGLE},
     **{name: functools.partial(overlaid, name) for name in FOLDERS},
     "nyuv2": nyuv2,
     "parkinsons": parkinsons,
     "synthetic": synthetic,
+    "toy_language": toy_language,
     "toy_regression": toy_regression,
 }
 _FOLDERS: dict[str, tuple[str, ...]] = {
     "adult": ("adult",),
     "cifar10": ("cifar-10-batches-py",),
+    "digits_and_articles": tuple(SINGLE.values()),
     "language": ("superglue", "mrpc", "winogrande"),
     "parkinsons": ("parkinsons-telemonitoring",),
     **{name: (folder,) for name, folder in SINGLE.items()},
@@ -87,8 +93,8 @@ def outline(name: str, **options) -> Dataset:
     """:func:`load`, but of the draw at hand only tasks and shapes: its inputs are blank, and no file is read.
 
     What trains on it draws real rows (:meth:`Dataset.resample`), and reads the files then. So a study whose runs
-    are all in a store needs none. For the MNIST family, CIFAR-10 and Adult; data sets that need no file are what
-    they are.
+    are all in a store needs none. For the MNIST family, CIFAR-10, Adult and language; data sets that need no file
+    are what they are.
 
     Args:
         options: as for :func:`load`.

@@ -17,7 +17,7 @@ from torch import Tensor
 from mtlkit.datasets import files
 from mtlkit.datasets.base import Dataset, Split, check_sizes, join, main_first
 from mtlkit.datasets.text import SHORTEST, Text, Vocabulary, learned, stored
-from mtlkit.tasks import Task
+from mtlkit.tasks import Task, labelled
 
 QUESTIONS = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
 MANY_CUT = 0.5
@@ -127,6 +127,14 @@ SOURCES = {
     ),
 }
 TASKS = tuple(SOURCES)
+SIZES = {
+    "cb": (250, 1, 56),
+    "copa": (400, 1, 100),
+    "mrpc": (4076, 1, 1725),
+    "rte": (2490, 5, 277),
+    "winogrande": (10_234, 2, 1267),
+}
+"""Task to the rows of its training file, those of the largest group among them, and the rows of its test file."""
 
 
 def language(
@@ -193,18 +201,24 @@ def language(
         if name not in SOURCES:
             raise ValueError(f"no language task {name!r}, expected some of {', '.join(TASKS)}")
     order = main_first(tasks, main)
-    if len(set(order)) < len(order):
+    if len(set(tasks)) < len(tasks):
         raise ValueError(f"tasks are {', '.join(tasks)}, expected each once")
     if n_tokens < SHORTEST:
         raise ValueError(f"n_tokens is {n_tokens}, expected at least {SHORTEST}")
     check_sizes(APART, n_train=1 if n_train is None else n_train)
     check_sizes(APART, n_test=1 if n_test is None else n_test)
     paths = {name: (files.fetch(SOURCES[name].train), files.fetch(SOURCES[name].test)) for name in order}
-    if isinstance(vocabulary, int):
-        known = _learned(vocabulary, tuple(files.fetch(source.train) for source in SOURCES.values()))
-    else:
+    unread = files.BLANK in paths[main]
+    known: Vocabulary | Unread
+    if not isinstance(vocabulary, int):
         known = _stored(os.fspath(vocabulary))
-    encoded = {name: _encoded(name, *paths[name], n_tokens, known) for name in order}
+    elif unread:
+        known = Unread(vocabulary)
+    else:
+        known = _learned(vocabulary, tuple(files.fetch(source.train) for source in SOURCES.values()))
+    encoded = {
+        name: _unread(name, n_tokens) if unread else _encoded(name, *paths[name], n_tokens, known) for name in order
+    }
 
     drawn = {}
     for name, data in encoded.items():
@@ -252,6 +266,34 @@ class Encoded:
     groups: Tensor
     spare: int
     cut: float
+
+
+def in_common(data: Dataset) -> float:
+    """Share of the main task's training rows that two seeds have in common."""
+    return int(labelled(data.train.y[data.main.name]).sum()) / SIZES[data.main.name][0]
+
+
+@dataclass(frozen=True)
+class Unread:
+    """What a learned vocabulary is known to be before its texts are read."""
+
+    entries: int
+    padding: int = 0
+    separator: int = 2
+
+
+def _unread(name: str, n_tokens: int) -> Encoded:
+    """A task's files without their content."""
+    n, largest, n_test = SIZES[name]
+    groups = torch.arange(n)
+    groups[: largest - 1] = largest - 1
+    classes = len(SOURCES[name].classes)
+    first = TASKS.index(name) * APART
+    train, test = (
+        File(torch.zeros(rows, n_tokens), torch.arange(rows) % classes, start + torch.arange(rows))
+        for rows, start in ((n, first), (n_test, first + APART // 2))
+    )
+    return Encoded(train, test, groups.unique(return_inverse=True)[1], largest - 1, 0.0)
 
 
 @functools.lru_cache(maxsize=4)

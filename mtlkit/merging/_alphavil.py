@@ -30,7 +30,7 @@ class AlphaVIL(Merging):
     Learning*, arXiv 2405.07769. *Reading*: weights are clipped at zero; a task whose weight is zero
     has no update any more and stays at zero. *Reading*: α descends on the whole meta split, plainly.
     *Reading*: each branch starts every epoch with a fresh optimiser (no momentum from the last merge).
-    *Reading*: each branch draws its own share of the training rows, anew every epoch. Deviation: a
+    *Reading*: each branch draws its share of the rows with a label of its task anew every epoch. Deviation: a
     branch's loss is w_t L_t / T, so that weights of 1 add up to the step of uniform weighting; this
     holds for SGD and not for optimisers that rescale gradients. ``paper_scale`` takes w_t L_t. The
     defaults of ``alpha_steps`` and ``alpha_lr`` are not the paper's.
@@ -39,7 +39,7 @@ class AlphaVIL(Merging):
     with), ``branch_meta_loss`` (the main task's meta loss of θ_t) and ``branch_steps``.
 
     Args:
-        rho: ρ, share of the training rows per branch; with 1/T an epoch costs as much as a plain one.
+        rho: ρ, share of a task's training rows for its branch; with 1/T an epoch costs as much as a plain one.
         alpha_steps: gradient steps on α per epoch; 0 keeps α at 1.
         alpha_lr: η_α, their learning rate; too large where α oscillates from one step to the next.
         paper_scale: do not divide by T.

@@ -45,7 +45,7 @@ class DIW(Merging):
     ``meta_gain`` (Δ_t), ``branch_meta_loss`` (the main task's meta loss of θ_t) and ``branch_steps``.
 
     Args:
-        rho: ρ, share of the training rows per branch; with 1/T an epoch costs as much as a plain one.
+        rho: ρ, share of a task's training rows for its branch; with 1/T an epoch costs as much as a plain one.
         metric: M, called with the main task's outputs and targets (see :func:`mtlkit.measure.score`);
             1 - accuracy unless told otherwise, the mean loss when None.
         paper_scale: do not divide by T.

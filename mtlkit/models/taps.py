@@ -97,6 +97,10 @@ class Taps(MultiTaskModel):
         """Share of the T L layers that are task specific: 0 is hard sharing, 1 a trunk of its own for every task."""
         return self.switches().double().mean().item()
 
+    def measures(self) -> dict[str, float]:
+        """What a study keeps of a trained model: :meth:`task_share`, and :meth:`task_parameters` of all tasks."""
+        return {"task_share": self.task_share(), "task_parameters": float(sum(self.task_parameters().values()))}
+
     def task_parameters(self) -> dict[str, int]:
         """Task to how many numbers it keeps beside the shared trunk and its head: its δ where switched on."""
         sizes = torch.tensor([sum(p.numel() for p in c.parameters()) - 1 for c in self.changes[0]])

@@ -23,8 +23,8 @@ META_ROWS = 1024
 class Branches:
     """Trains K forks of a stack of S models, and keeps their optimisers between epochs.
 
-    The branches are one more axis in front of the seeds' one. A branch draws its training rows from the
-    whole training split, whether or not they carry its tasks' labels.
+    The branches are one more axis in front of the seeds' one. A branch draws its training rows from those that have
+    a label of a task that it weighs: all of them, where every row has every label.
 
     Args:
         stack: the seeds' models.
@@ -72,7 +72,7 @@ class Branches:
         Args:
             start: (K, S, *).
             weights: (K, S, T) of the tasks' mean losses.
-            share: of the training rows and of the steps of a pass; drawn anew for each branch.
+            share: of a branch's training rows and of the steps of a pass; drawn anew for each branch.
             keep: if the last call had the same word, each branch's optimiser continues from there;
                 otherwise, and for None, they start afresh.
 
@@ -81,7 +81,7 @@ class Branches:
         """
         n_branches = len(weights)
         steps = steps_of(self.steps, share)
-        rows = self._rows(n_branches, share, steps)
+        rows = self._rows(weights, share, steps)
         keys = {name: drawn.movedim(0, 1) for name, drawn in self.stack.masks(n_branches, steps).items()}
         parts = [slice(None)] if self.stacked else [slice(k, k + 1) for k in range(n_branches)]
         if keep is None or keep != self.last:
@@ -131,20 +131,28 @@ class Branches:
         leaves = {name: value.detach().flatten(0, 1).clone().requires_grad_() for name, value in start.items()}
         return leaves, self.optimizer(list(leaves.values()))
 
-    def _rows(self, n_branches: int, share: float, steps: int) -> Tensor:
-        """Row numbers (K, S, steps, B): per seed and branch, shuffled passes over its share of the rows."""
-        n_rows = self.data.rows.shape[1]
-        chosen = max(self.batch_size, round(share * n_rows))
-        needed = steps * self.batch_size
+    def _rows(self, weights: Tensor, share: float, steps: int) -> Tensor:
+        """Row numbers (K, S, steps, B): per seed and branch, shuffled passes over its share of its rows.
 
-        def draw(generator: torch.Generator) -> Tensor:
+        A branch without any row, such as one whose only task has weight zero, draws from all of them.
+        """
+        needed = steps * self.batch_size
+        own = (self.labels & (weights != 0).unsqueeze(-2)).any(-1)
+        own = torch.where(own.any(-1, keepdim=True), own, True)
+
+        def draw(generator: torch.Generator, usable: Tensor) -> Tensor:
             device = generator.device
-            own = torch.randperm(n_rows, generator=generator, device=device)[:chosen]
-            again = range(-(-needed // chosen) - 1)
-            passes = [own, *(own[torch.randperm(chosen, generator=generator, device=device)] for _ in again)]
+            order = torch.randperm(len(usable), generator=generator, device=device)
+            order = order[usable[order]]
+            chosen = min(len(order), max(self.batch_size, round(share * len(order))))
+            first, again = order[:chosen], range(-(-needed // chosen) - 1)
+            passes = [first, *(first[torch.randperm(chosen, generator=generator, device=device)] for _ in again)]
             return torch.cat(passes)[:needed].view(steps, self.batch_size)
 
-        by_seed = [torch.stack([draw(generator) for _ in range(n_branches)]) for generator in self.generators]
+        by_seed = [
+            torch.stack([draw(generator, usable) for usable in own[:, s]])
+            for s, generator in enumerate(self.generators)
+        ]
         return torch.stack(by_seed, 1)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mtlkit.datasets import Dataset, Split
 from mtlkit.results import MOMENTS, Runs
-from mtlkit.tasks import per_sample_losses, presence
+from mtlkit.tasks import labelled_by_task, per_sample_losses
 
 
 class Recorder:
@@ -46,7 +46,9 @@ class Recorder:
         self.given = torch.zeros(shape, dtype=train.x.dtype, device=device)
         self.given_before = self.given.clone()
         self.visits = torch.zeros(shape[:2], dtype=train.x.dtype, device=device)
-        self.labels = {split: torch.vmap(lambda y: presence(tasks, y))(rows.y) for split, rows in splits.items()}
+        self.labels = {
+            split: torch.vmap(lambda y: labelled_by_task(tasks, y))(rows.y) for split, rows in splits.items()
+        }
         self.losses: dict[str, list[Tensor]] = {split: [] for split in splits}
         self.weights: list[Tensor] = []
         self.steps: list[Tensor] = []

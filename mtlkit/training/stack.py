@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from mtlkit.datasets import Split
 from mtlkit.measure import Params, mean_losses, score
 from mtlkit.models import MultiTaskModel, initialise
-from mtlkit.tasks import Packed, Task, pack, per_sample_losses, presence, separate_losses
+from mtlkit.tasks import Packed, Task, labelled_by_task, pack, per_sample_losses, separate_losses
 
 EVALUATION_ROWS = 4096
 
@@ -149,7 +149,9 @@ class Stack:
         def one(output: Tensor, target: Tensor) -> Tensor:
             task = (self.main,)
             y: Packed = {(self.main.name,): target.unsqueeze(1)}
-            return mean_losses(per_sample_losses(task, {self.main.name: output}, y), presence(task, y)).squeeze(-1)
+            return mean_losses(per_sample_losses(task, {self.main.name: output}, y), labelled_by_task(task, y)).squeeze(
+                -1
+            )
 
         return _of_each(one, self.main_output(batch, own), self._main_target(batch))
 
@@ -164,7 +166,7 @@ class Stack:
 
     def present(self, split: Split) -> Tensor:
         """Which labels are there: (S, N, T) bool."""
-        return torch.vmap(lambda y: presence(self.tasks, y))(split.y)
+        return torch.vmap(lambda y: labelled_by_task(self.tasks, y))(split.y)
 
     @torch.no_grad()
     def outputs(self, x: Tensor) -> dict[str, Tensor]:

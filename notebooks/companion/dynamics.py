@@ -11,6 +11,7 @@ import pandas as pd
 from companion.tables import PER_SEED
 from mtlkit.measure import Given
 from mtlkit.results import Runs
+from mtlkit.stats import estimate
 from mtlkit.weighting import Weighting
 
 
@@ -80,6 +81,28 @@ def around_drift(condition: str, runs: Sequence[Runs], after: int) -> pd.DataFra
             mean = shares.loc[:, first : first + count - 1].mean(axis=1)
             rows += [(condition, run.method, seed, f"auxiliary_share_{when}", value) for seed, value in mean.items()]
     return pd.DataFrame(rows, columns=PER_SEED)
+
+
+def owed_to_drift(shares: pd.DataFrame, data: Sequence[str], methods: Sequence[str]) -> pd.DataFrame:
+    """The auxiliaries' share before and after the drift, its change, and how much of that is not there without drift.
+
+    Args:
+        shares: of :func:`around_drift`, under the conditions ``<data>, drift`` and ``<data>, no drift``.
+
+    Returns:
+        a row per data, method and ``auxiliary share`` (before, after, change, change without drift, owed to the
+        drift): mean over seeds and its 95 % interval.
+    """
+    wide = shares.pivot(index=["condition", "method", "seed"], columns="metric", values="value")
+    before, after = (wide[f"auxiliary_share_{when}"] for when in ("before", "after"))
+    change, rows = after - before, []
+    for name in data:
+        for method in methods:
+            at, without = (f"{name}, drift", method), (f"{name}, no drift", method)
+            found = {"before": before[at], "after": after[at], "change": change[at]}
+            found |= {"change without drift": change[without], "owed to the drift": change[at] - change[without]}
+            rows += [{"data": name, "method": method, "auxiliary share": w, **estimate(v)} for w, v in found.items()]
+    return pd.DataFrame(rows)
 
 
 def variation(runs: Runs) -> pd.DataFrame:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -57,12 +59,39 @@ LOOKS = {
     "train + meta": (SKY, "-", "P"),
     "train + meta, half each": (SKY, "-.", "X"),
     "HydaLearn": (PURPLE, "-", "p"),
+    "HydaLearn, on batch": (PURPLE, "--", "p"),
+    "HydaLearn's epoch means": (PURPLE, ":", "p"),
     "AlphaVIL": (RED, ":", "*"),
     "DIW": (BLUE, ":", "h"),
     "ForkMerge": (ORANGE, "-.", ">"),
     "MetaTartan": (GREEN, "--", "H"),
+    "hard sharing": (BLACK, "--", "8"),
+    "separate models": (GREEN, ":", "s"),
+    "low level": (RED, "--", "^"),
+    "routed": (ORANGE, ":", "<"),
+    "wide trunk": (SKY, ":", "X"),
+    "two backbones": (BLUE, "-.", "v"),
+    "TAPS, λ 0.001": (PURPLE, "-", "D"),
+    "TAPS, λ 0.003": (PURPLE, "--", "v"),
+    "TAPS, λ 0.01": (PURPLE, ":", "*"),
+    "DWA": (SKY, "--", "v"),
+    "Uncertainty": (GREEN, ":", "8"),
+    "single task, forward correction": (GREEN, "--", "s"),
+    "Uniform, forward correction": (BLACK, "--", "o"),
+    "constant": (BLACK, ":", "_"),
+    "linear model": (GREY, "--", "x"),
+    "linear model, clean rows": (GREY, "-.", "+"),
 }
 """Colour (Okabe and Ito's, safe for colour-blind readers), line and marker of a method; others are grey."""
+
+
+SCREEN = 110
+"""Dots per inch of a figure in a notebook."""
+
+
+def style():
+    """The context in which every figure is drawn and saved."""
+    return mpl.rc_context(STYLE)
 
 
 def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -70,14 +99,22 @@ def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
     @functools.wraps(draw)
     def drawn(*arguments, **options) -> Figure:
-        with mpl.rc_context(STYLE):
+        with style():
             return draw(*arguments, **options)
 
     return drawn
 
 
+VARIANTS = (", as published", ", twice the steps", ", linear head", ", look-ahead")
+"""Ends of the name of a variant, which looks like its method but is dotted."""
+
+
 def look(method: str) -> tuple[str, str, str]:
     """Colour, line style and marker of a method."""
+    for end in VARIANTS:
+        if method.endswith(end):
+            colour, _, marker = look(method.removesuffix(end))
+            return colour, ":", marker
     return LOOKS.get(method, (GREY, ":", "."))
 
 
@@ -95,7 +132,7 @@ def save(figure: Figure, folder: str | Path | None, name: str) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     vector = folder / f"{name}.svg"
-    with mpl.rc_context(STYLE):
+    with style():
         figure.savefig(vector, metadata={"Date": None, "Creator": None})
         figure.savefig(folder / f"{name}.png", metadata={"Software": None})
     vector.write_text(_settled(vector.read_text(encoding="utf-8")), encoding="utf-8")
@@ -113,6 +150,26 @@ def _settled(svg: str) -> str:
     return re.sub(r"(?<!scale\()\b\d+\.\d{4,}", lambda number: f"{float(number[0]):.3f}", svg)
 
 
+INTERVAL = "mean and 95 % interval over seeds"
+"""What a mark with a bar is."""
+WIDE = 5.0
+"""Ratio of the largest to the smallest value from which an axis is logarithmic."""
+
+
+def _spread_out(axis: Axes, values: np.ndarray, along: str = "x") -> None:
+    """A logarithmic axis where the values span most of a decade."""
+    finite = values[np.isfinite(values)]
+    if len(finite) and finite.min() > 0 and finite.max() > WIDE * finite.min():
+        axis.set(**{f"{along}scale": "log"})
+        low, high = getattr(axis, f"get_{along}lim")()
+        for digits in ((1, 2, 5), (1, 3), (1,)):
+            ticks = [n * 10.0**k for k in range(-6, 7) for n in digits if low <= n * 10.0**k <= high]
+            if len(ticks) <= 6:
+                break
+        getattr(axis, f"set_{along}ticks")(ticks, [f"{tick:g}" for tick in ticks])
+        axis.minorticks_off()
+
+
 @_styled
 def ranking(
     panels: Mapping[str, pd.DataFrame],
@@ -122,7 +179,7 @@ def ranking(
     lower_is_better: bool = True,
     floors: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Figure:
-    """Methods with their mean and 95 % interval, best on top, one panel per condition.
+    """Methods with their mean and 95 % interval, best of the first panel on top, one panel per condition.
 
     Args:
         panels: title to a frame indexed by method with the columns ``mean``, ``low``, ``high``.
@@ -132,26 +189,35 @@ def ranking(
     """
     first = next(iter(panels.values()))
     order = first["mean"].sort_values(ascending=not lower_is_better).index
-    width = 4.6 if len(panels) > 1 else 7.0
-    figure, axes = _figure(len(panels), width=width, height=1.0 + 0.24 * len(order), sharey=True)
-    for axis, (title, table) in zip(axes[0], panels.items(), strict=True):
+    columns = min(len(panels), 2)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(6.6, rows * (0.7 + 0.2 * len(order)) + 0.5))
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
+    for axis, (title, table) in zip(axes.flat, panels.items(), strict=False):
         for place, method in enumerate(order):
             if method not in table.index:
                 continue
             row = table.loc[method]
             colour, _, marker = look(method)
             axis.plot([row["low"], row["high"]], [place, place], "-", color=colour, linewidth=2)
-            axis.plot(row["mean"], place, marker, color=colour, markersize=7)
+            axis.plot(row["mean"], place, marker, color=colour, markersize=6)
         if floors is not None:
             _floors(axis, floors.get(title, {}), across=False)
         elif reference in table.index:
             axis.axvline(table.loc[reference, "mean"], color=BLACK, linewidth=0.8, linestyle=":")
-        axis.set(title=title, xlabel=label)
-    axes[0, 0].set_yticks(range(len(order)), order)
+        if lower_is_better:
+            _spread_out(axis, np.array([*table["mean"], *(floors or {}).get(title, {}).values()]))
+        axis.set_title(title)
+    axes[0, 0].set_yticks(range(len(order)), order, fontsize=9)
     axes[0, 0].set_ylim(-0.6, len(order) - 0.4)
-    if floors is not None:
+    says = f"{label}; {INTERVAL}"
+    if floors is None:
+        figure.supxlabel(says, fontsize=9)
+    else:
         handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, title=says, title_fontsize=9)
     return figure
 
 
@@ -171,23 +237,35 @@ def reached(
         panels: title to the runs drawn in that panel.
         floors: title to the names and levels of the floors, drawn as lines across.
     """
-    figure, axes = _figure(len(panels), width=4.6, height=3.6, sharey=True)
-    for axis, (title, runs) in zip(axes[0], panels.items(), strict=True):
+    columns = min(len(panels), 2)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(6.6, 2.6 * rows + 0.9))
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
+    drawn, values = {}, []
+    for axis, (title, runs) in zip(axes.flat, panels.items(), strict=False):
         for run in runs:
-            band = _so_far(run).apply(estimate).T
+            band = so_far(run).apply(estimate).T
             colour, line, _ = look(run.method)
-            axis.plot(band.index * steps_per_epoch, band["mean"], line, color=colour, label=run.method)
-            low, high = band["low"].astype(float), band["high"].astype(float)
-            axis.fill_between(band.index * steps_per_epoch, low, high, color=colour, alpha=0.15, linewidth=0)
+            steps = band.index * steps_per_epoch
+            axis.plot(steps, band["mean"], line, color=colour, label=run.method)
+            axis.fill_between(steps, band["low"], band["high"], color=colour, alpha=0.15, linewidth=0)
+            values.append(band["mean"])
         _floors(axis, floors.get(title, {}), across=True)
         axis.set(title=title, xlabel="steps")
-    axes[0, 0].set_ylabel(label)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center")
+        handles, labels = axis.get_legend_handles_labels()
+        drawn |= dict(zip(labels, handles, strict=True))
+    for axis in axes.flat[: len(panels)]:
+        _spread_out(axis, np.concatenate(values), "y")
+        _spread_out(axis, np.array([steps_per_epoch, axis.get_xlim()[1]]))
+    for axis in axes[:, 0]:
+        axis.set_ylabel(label)
+    figure.legend(drawn.values(), drawn, loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
 
-def _so_far(run: Runs) -> pd.DataFrame:
+def so_far(run: Runs) -> pd.DataFrame:
     """Test loss at the best epoch so far: a row per seed, a column per epoch from the first that may be selected."""
     rows = run.frame[(run.frame["task"] == run.main) & (run.frame["metric"] == "loss")]
     rows = rows[rows["epoch"] >= run.select_from]
@@ -216,34 +294,88 @@ def hero(
     """What happens to the weight of wrong labels over training, and the test losses that come of it, side by side.
 
     Args:
-        runs: on data with label noise; left, the share of the main task's weight that goes to wrong labels.
+        runs: on data with label noise; left, the share of the main task's weight that goes to wrong labels, while
+            half of the seeds still train.
         table: as in :func:`ranking`, of the methods to compare.
         floors: names and levels, drawn as lines.
     """
-    figure, axes = _figure(2, width=5.0, height=3.8)
-    left, right = axes[0]
+    figure = Figure(figsize=(7.0, 3.4))
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
     for run in runs:
         rows = run.frame[(run.frame["task"] == run.main) & (run.frame["metric"] == "noisy_weight")]
-        band = estimate(rows.groupby("epoch")["value"])
+        by_epoch = rows.dropna(subset="value").groupby("epoch")["value"]
+        band = estimate(by_epoch)[by_epoch.count() >= len(run.seeds) / 2]
         colour, line, _ = look(run.method)
-        left.plot(band.index * steps_per_epoch, 100 * band["mean"], line, color=colour, label=run.method, linewidth=2)
-        low, high = 100 * band["low"], 100 * band["high"]
-        left.fill_between(band.index * steps_per_epoch, low, high, color=colour, alpha=0.15, linewidth=0)
-    left.set(title="Weight that goes to wrong labels", xlabel="steps", ylabel="% of the main task's weight")
-    left.set_ylim(0, 100)
-    left.legend(loc="upper right")
+        steps = band.index * steps_per_epoch
+        left.plot(steps, 100 * band["mean"], line, color=colour, label=run.method, linewidth=2)
+        left.fill_between(steps, 100 * band["low"], 100 * band["high"], color=colour, alpha=0.15, linewidth=0)
+    left.set(xlabel="steps", ylabel="% of the main task's weight", ylim=(0, 100))
+    left.set_title("Weight that goes to wrong labels", fontsize=10)
+    left.legend(loc="upper right", fontsize=9)
     order = table["mean"].sort_values(ascending=False).index
     for place, method in enumerate(order):
         row = table.loc[method]
         colour, _, marker = look(method)
         right.plot([row["low"], row["high"]], [place, place], "-", color=colour, linewidth=3)
-        right.plot(row["mean"], place, marker, color=colour, markersize=8)
-        right.annotate(f"{row['mean']:.2f}", (row["high"], place), (6, 0), textcoords="offset points", va="center")
+        right.plot(row["mean"], place, marker, color=colour, markersize=7)
+        right.annotate(
+            f"{row['mean']:.2f}",
+            (row["high"], place),
+            (5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )
     _floors(right, floors, across=False)
-    right.set_yticks(range(len(order)), order)
-    right.set(title=title, xlabel="main-task test loss (lower is better)")
-    right.margins(x=0.15, y=0.1)
-    right.legend(loc="upper right", fontsize=8)
+    right.set_yticks(range(len(order)), order, fontsize=9)
+    right.set_title(title, fontsize=10)
+    right.set_xlabel("main-task test loss (lower is better)\n" + INTERVAL, fontsize=9)
+    right.margins(x=0.18, y=0.1)
+    handles, labels = right.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower right", fontsize=8.5, ncols=3)
+    return figure
+
+
+@_styled
+def gains(table: pd.DataFrame) -> Figure:
+    """By how much a method is ahead of what a claim compares it with, right is better: a row per comparison.
+
+    Gains beyond a hundred are drawn at the edge, with their number.
+
+    Args:
+        table: columns ``group`` (a heading over neighbouring rows), ``label``, ``gain``, ``low``, ``high`` (in
+            hundredths of what the best contender gains on a constant) and ``outcome``.
+    """
+    figure = Figure(figsize=(6.6, 1.0 + 0.2 * (len(table) + 1.3 * table["group"].nunique())))
+    axis = figure.subplots()
+    y, ticks = -1.3, []
+    for group, rows in table.groupby("group", sort=False):
+        y += 1.3
+        ticks.append((y, group, "bold"))
+        for row in rows.itertuples():
+            y += 1
+            ticks.append((y, row.label, "normal"))
+            colour, marker = {"better": (BLUE, "o"), "worse": (RED, "X")}.get(row.outcome, (GREY, "s"))
+            if abs(row.gain) > 100:
+                edge = math.copysign(100, row.gain)
+                axis.plot(edge, y, ">" if edge > 0 else "<", color=colour, markersize=7, clip_on=False)
+                options = {"xytext": (-math.copysign(8, edge), 0), "textcoords": "offset points", "va": "center"}
+                side = "right" if edge > 0 else "left"
+                axis.annotate(f"{row.gain:+.0f} %", (edge, y), ha=side, fontsize=8.5, **options)
+                continue
+            axis.plot([row.low, row.high], [y, y], "-", color=colour, linewidth=2)
+            axis.plot(row.gain, y, marker, color=colour, markersize=6)
+    axis.axvline(0, color=BLACK, linewidth=1)
+    axis.set_yticks([place for place, _, _ in ticks], [text for _, text, _ in ticks], fontsize=8.5)
+    for label, (_, _, weight) in zip(axis.get_yticklabels(), ticks, strict=True):
+        label.set_fontweight(weight)
+    axis.set(ylim=(y + 0.6, -0.8), xlim=(min(-25, max(-100, table["low"].min() - 5)), 100))
+    axis.xaxis.set_major_formatter("{x:+.0f} %")
+    axis.tick_params(axis="x", labelsize=8)
+    words = "← behind     ahead →\nof the way from a constant\nto the best method; 95 % interval"
+    axis.set_xlabel(words, fontsize=9)
+    axis.grid(axis="y", visible=False)
     return figure
 
 
@@ -254,7 +386,7 @@ def trajectories(runs: Sequence[Runs], metrics: Mapping[str, str]) -> Figure:
     Args:
         metrics: metric of the frame (such as ``alpha``) to the label of its axis.
     """
-    figure, axes = _figure(len(runs), len(metrics), width=4.0, height=2.6, sharex=True, sharey="row")
+    figure, axes = _figure(len(runs), len(metrics), width=3.2, height=2.1, sharex=True, sharey="row")
     for row, (metric, label) in zip(axes, metrics.items(), strict=True):
         for axis, run in zip(row, runs, strict=True):
             rows = run.frame[run.frame["metric"] == metric]
@@ -283,7 +415,7 @@ def levels(panels: Mapping[tuple[str, str], pd.DataFrame], *, label: str) -> Fig
         label: of the vertical axes.
     """
     rows, columns = (list(dict.fromkeys(key[place] for key in panels)) for place in (0, 1))
-    figure, axes = _figure(len(columns), len(rows), width=4.4, height=3.2, sharex="col", sharey=True)
+    figure, axes = _figure(len(columns), len(rows), width=3.3, height=2.5, sharex="col", sharey=True)
     methods = list(dict.fromkeys(m for table in panels.values() for m in table["method"]))
     drawn = {}
     for (row, column), table in panels.items():
@@ -303,7 +435,7 @@ def levels(panels: Mapping[tuple[str, str], pd.DataFrame], *, label: str) -> Fig
     for axis, column in zip(axes[-1], columns, strict=True):
         axis.set_xlabel(column)
     figure.supylabel(label, fontsize="medium")
-    figure.legend(drawn.values(), drawn, loc="outside right center")
+    figure.legend(drawn.values(), drawn, loc="outside lower center", ncols=2, fontsize=9)
     return figure
 
 
@@ -368,7 +500,7 @@ def ratio_by_size(panels: Mapping[str, pd.DataFrame], *, label: str, size_label:
         label: of the ratio.
     """
     columns = 3
-    figure, axes = _figure(columns, -(-len(panels) // columns), width=2.9, height=2.3, sharex=True, sharey=True)
+    figure, axes = _figure(columns, -(-len(panels) // columns), width=2.2, height=1.9, sharex=True, sharey=True)
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
     for axis, (title, table) in zip(axes.flat, panels.items(), strict=False):
@@ -386,23 +518,25 @@ def ratio_by_size(panels: Mapping[str, pd.DataFrame], *, label: str, size_label:
     figure.supxlabel(size_label, fontsize="medium")
     figure.supylabel(label, fontsize="medium")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center")
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
 
 
 @_styled
 def around_drift(panels: Mapping[str, Mapping[str, pd.DataFrame]], *, after: int, columns: int) -> Figure:
-    """The auxiliaries' share of the weight over training, mean and 95 % band over seeds, and when the drift sets in.
+    """The auxiliaries' share of the weight over training, and when the drift sets in.
+
+    Mean and 95 % band over seeds, while half of them still train.
 
     Args:
         panels: title to the lines of that panel: name to shares, a row per seed, a column per epoch.
         after: last epoch before the drift.
         columns: panels side by side.
     """
-    figure, axes = _figure(columns, -(-len(panels) // columns), width=2.7, height=2.5, sharex=True, sharey=True)
+    figure, axes = _figure(columns, -(-len(panels) // columns), width=3.2, height=2.2, sharex=True, sharey=True)
     for axis, (title, lines) in zip(axes.flat, panels.items(), strict=True):
         for (name, shares), (colour, line) in zip(lines.items(), ((RED, "-"), (BLUE, "--")), strict=False):
-            band = shares.apply(estimate).T
+            band = shares.loc[:, shares.notna().sum() >= len(shares) / 2].apply(estimate).T
             axis.plot(band.index, band["mean"], line, color=colour, label=name)
             axis.fill_between(band.index, band["low"], band["high"], color=colour, alpha=0.15, linewidth=0)
         axis.axvline(after + 0.5, color=BLACK, linewidth=0.8, linestyle=":", label="drift sets in")
@@ -411,7 +545,7 @@ def around_drift(panels: Mapping[str, Mapping[str, pd.DataFrame]], *, after: int
         axis.set_xlabel("epoch")
     figure.supylabel("auxiliaries' share of the weight", fontsize="medium")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center")
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
     return figure
 
 
@@ -431,23 +565,134 @@ def verdicts(panels: Mapping[str, pd.DataFrame]) -> Figure:
     """A mark per claim and setting: what came of testing it.
 
     Args:
-        panels: title to a frame of verdicts, a row per test, a column per setting; the empty text draws nothing.
+        panels: title to a frame of verdicts, indexed by claim and test, with columns named by data and place; the
+            empty text draws nothing.
     """
-    heights = [len(table) + 1.5 for table in panels.values()]
-    figure = Figure(figsize=(11, 0.27 * sum(heights) + 1.4))
-    axes = figure.subplots(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
-    widest = max(table.shape[1] for table in panels.values())
-    for axis, (title, table) in zip(axes, panels.items(), strict=True):
-        for verdict, (marker, face, edge) in VERDICTS.items():
-            rows, columns = np.nonzero(table.to_numpy() == verdict)
-            axis.scatter(columns, rows, s=60, marker=marker, facecolors=face, edgecolors=edge, label=verdict, zorder=3)
-        axis.set_xticks(range(table.shape[1]), table.columns, fontsize=8)
-        axis.set_yticks(range(len(table)), table.index, fontsize=9)
-        axis.set(xlim=(-0.5, widest - 0.5), ylim=(len(table) - 0.5, -0.5), title=title)
-        axis.hlines(range(len(table)), -0.5, table.shape[1] - 0.5, color=GREY, alpha=0.3, linewidth=0.8)
+    columns = max(table.shape[1] for table in panels.values())
+    left, right = -0.62 * columns - 0.5, columns - 0.5
+    figure = Figure(figsize=(6.5, 1))
+    axis = figure.subplots()
+    handles, y = {}, 0.0
+    for title, table in panels.items():
+        axis.text(left, y, title, fontweight="bold", fontsize=10)
+        space = min(columns / table.shape[1], 2.4)
+        x = space * np.arange(table.shape[1])
+        _grouped(axis, [data for data, _ in table.columns], x, y)
+        for at, (_, place) in zip(x, table.columns, strict=True):
+            axis.text(at, y + 0.9, place, ha="center", fontsize=7.5)
+        y += 1.9
+        for claim, part in table.groupby(level=0, sort=False):
+            alone = len(part) == 1
+            if not alone:
+                axis.text(left, y, claim, va="center", fontsize=8.5)
+                y += 1
+            for (_, test), row in part.iterrows():
+                text = ", ".join(filter(None, [claim, test])) if alone else f"    {test}"
+                axis.text(left, y, text, va="center", fontsize=8.5)
+                axis.hlines(y, x[0] - 0.5, x[-1] + 0.5, color=GREY, alpha=0.3, linewidth=0.8)
+                for verdict, (marker, face, edge) in VERDICTS.items():
+                    at = x[row.to_numpy() == verdict]
+                    size = 6 if verdict == "not tested here" else 40
+                    options = {"marker": marker, "facecolors": face, "edgecolors": edge, "zorder": 3}
+                    handles[verdict] = axis.scatter(at, np.full(len(at), y), s=size, label=verdict, **options)
+                y += 1
+        y += 1
+    axis.set(xlim=(left, right), ylim=(y - 1, -1.2))
+    axis.set_axis_off()
+    figure.set_figheight(0.18 * y + 0.6)
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=3, fontsize=8.5)
+    return figure
+
+
+def _grouped(axis: Axes, names: Sequence[str], x: np.ndarray, y: float) -> None:
+    """Names over neighbouring columns that share one."""
+    start = 0
+    for name, group in itertools.groupby(names):
+        end = start + len(list(group)) - 1
+        axis.plot([x[start] - 0.35, x[end] + 0.35], [y + 0.15, y + 0.15], "-", color=GREY, linewidth=0.8)
+        broken = name if (x[end] - x[start] + 1) * 4 > len(name) else name.replace(" ", "\n")
+        axis.text((x[start] + x[end]) / 2, y, broken, ha="center", fontsize=7.5, linespacing=0.9)
+        start = end + 1
+
+
+PARTS = {"main, right labels": BLUE, "main, wrong labels": RED, "helpful": GREEN, "unrelated": "#BBBBBB"}
+"""Where weight can go in the guide to the methods, and its colour."""
+
+
+@_styled
+def stacked_shares(panels: Mapping[str, pd.DataFrame], columns: int = 5) -> Figure:
+    """Where the weight goes over training: areas on top of each other that sum to 1, a panel per method.
+
+    Args:
+        panels: title to shares, a row per epoch, a column for each of :data:`PARTS`.
+    """
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(6.6, 1.15 * rows + 0.5))
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
+    for axis, (title, table) in zip(axes.flat, panels.items(), strict=False):
+        areas = axis.stackplot(
+            table.index, table[list(PARTS)].T, colors=list(PARTS.values()), edgecolor="white", linewidth=0.4
+        )
+        axis.set(xlim=(table.index[0], table.index[-1]), ylim=(0, 1), xticks=[], yticks=[0, 1])
+        axis.set_title(title, fontsize=8.5)
+        axis.tick_params(labelsize=8, length=2)
         axis.grid(False)
-        axis.tick_params(length=0)
-        axis.spines[:].set_visible(False)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(VERDICTS), fontsize=8)
+    figure.supylabel("share of the weight over training", fontsize=9)
+    figure.legend(areas, PARTS, loc="outside lower center", ncols=4, fontsize=8.5)
+    return figure
+
+
+@_styled
+def curves(table: pd.DataFrame, *, label: str, along: str = "step") -> Figure:
+    """A line per column over its index.
+
+    Args:
+        label: of the vertical axis.
+        along: what the index counts.
+    """
+    figure = Figure(figsize=(6.0, 2.9))
+    axis = figure.subplots()
+    for name, column in table.items():
+        colour, line, _ = look(name)
+        axis.plot(column.index, column, line, color=colour, label=name)
+    axis.set(xlabel=along, ylabel=label)
+    _spread_out(axis, table.to_numpy().ravel(), "y")
+    axis.legend(fontsize=9)
+    return figure
+
+
+@_styled
+def side_by_side(
+    table: pd.DataFrame, *, label: str, floors: Mapping[str, Mapping[str, float]], names: Sequence[str] | None = None
+) -> Figure:
+    """Conditions from left to right, in each the methods side by side: mean and 95 % interval, floors as dashes.
+
+    Args:
+        table: indexed by condition and method: ``mean``, ``low``, ``high``.
+        label: of the vertical axis.
+        floors: condition to the names and levels of its floors.
+        names: of the conditions on the axis, in the table's order; their own when None.
+    """
+    conditions = list(dict.fromkeys(table.index.get_level_values(0)))
+    methods = list(dict.fromkeys(table.index.get_level_values(1)))
+    figure, axes = _figure(1, width=2.5 + 1.5 * len(conditions), height=3.6)
+    axis = axes[0, 0]
+    for number, method in enumerate(methods):
+        rows = table.xs(method, level=1)
+        places = [conditions.index(c) + 0.7 * ((number + 0.5) / len(methods) - 0.5) for c in rows.index]
+        colour, _, marker = look(method)
+        axis.vlines(places, rows["low"], rows["high"], color=colour, linewidth=2)
+        axis.plot(places, rows["mean"], marker, color=colour, markersize=7, label=method)
+    for place, condition in enumerate(conditions):
+        for name, level in floors.get(condition, {}).items():
+            colour, line = FLOORS.get(name, (GREY, ":"))
+            bounds = (place - 0.42, place + 0.42)
+            axis.hlines(level, *bounds, color=colour, linestyle=line, label=name if place == 0 else None)
+    axis.set_xticks(range(len(conditions)), names or conditions)
+    axis.grid(axis="x", visible=False)
+    axis.set_ylabel(label)
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center")
     return figure

@@ -56,28 +56,53 @@ def canonical(notebook: NotebookNode) -> NotebookNode:
 
 
 def _plain(output: NotebookNode) -> NotebookNode | None:
-    """An output without widget views, or None if nothing of it may be stored."""
+    """An output without widget views, of its metadata the alternative texts; None if nothing of it may be stored."""
     if output.output_type == "stream" and output.name == "stderr":
         return None
     if "data" in output:
         if any("widget" in kind for kind in output.data):
             return None
-        output.metadata = NotebookNode()
+        pictures = {kind: value for kind, value in output.metadata.items() if kind.startswith("image/")}
+        output.metadata = NotebookNode(
+            {kind: {"alt": value["alt"]} for kind, value in pictures.items() if "alt" in value}
+        )
     return output
 
 
+FINDING = re.compile(r"(<!-- finding: (\S+) -->\n).*?(<!-- end of finding -->)", re.DOTALL)
+"""Marks in a Markdown cell, with the picture of the finding, between which a stored notebook tells what was found."""
+
+
 def stripped(notebook: NotebookNode) -> NotebookNode:
-    """The source alone: no outputs, no counts."""
+    """The source alone: no outputs, no counts, no finding."""
     notebook = canonical(notebook)
     for cell in notebook.cells:
+        cell.source = FINDING.sub(r"\1\3", cell.source)
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     return notebook
 
 
+def _told(notebook: NotebookNode) -> None:
+    """Put what the cell tagged ``finding`` says first, and its picture, between the marks on top."""
+    says = [
+        output.data["text/markdown"]
+        for cell in notebook.cells
+        if "finding" in cell.metadata.get("tags", [])
+        for output in cell.outputs
+        if "text/markdown" in output.get("data", {})
+    ]
+    for cell in notebook.cells:
+        if says and cell.cell_type == "markdown":
+            alternative = says[0].replace("**", "")
+            text = f"{says[0]}\n\n![{alternative}]".replace("\\", "\\\\")
+            cell.source = FINDING.sub(rf"\1{text}(\2)\n\3", cell.source)
+
+
 def storable(notebook: NotebookNode) -> NotebookNode:
-    """An executed notebook as it is kept in ``notebooks/``: without the injected cell, counts from 1."""
+    """An executed notebook as it is kept in ``notebooks/``: no injected cell, counts from 1, finding on top."""
     notebook = canonical(notebook)
+    _told(notebook)
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     count = 0
     for cell in notebook.cells:
@@ -117,7 +142,7 @@ def run(source: Path, target: Path, values: dict[str, object], show: bool = Fals
 
     Raises:
         ValueError: a parameter that the notebook does not have, or one that it refuses, in which case
-            ``target`` ends with the reason (:class:`mtlkit.your_data.Refused`).
+            ``target`` ends with the reason (:class:`mtlkit.advice.Refused`).
         papermill.PapermillExecutionError: a cell failed; ``target`` then holds the traceback.
     """
     known = parameters(source)

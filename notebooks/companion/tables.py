@@ -174,6 +174,17 @@ def readable_gains(table: pd.DataFrame, columns: str = "condition") -> pd.DataFr
     return shown.loc[table["method"].unique(), table[columns].unique()].fillna("not run")
 
 
+def readable_intervals(table: pd.DataFrame, index: str | list[str], columns: str) -> pd.DataFrame:
+    """Means with their intervals to read, two digits each, laid out as a pivot of a long table."""
+    text = [
+        f"{m:.2f} [{low:.2f}, {high:.2f}]" for m, low, high in table[["mean", "low", "high"]].itertuples(index=False)
+    ]
+    order = table[index].drop_duplicates()
+    rows = order.tolist() if isinstance(index, str) else list(order.itertuples(index=False, name=None))
+    shown = table.assign(text=text).pivot(index=index, columns=columns, values="text")
+    return shown.loc[rows, table[columns].unique()]
+
+
 def stuck(run: Runs) -> pd.Series:
     """Per seed, whether the main task's training loss never left its start."""
     rows = run.frame[

@@ -48,6 +48,27 @@ def test_every_method_has_one_look_and_unknown_ones_are_grey():
     looks = list(figures.LOOKS.values())
     assert len(set(looks)) == len(looks)
     assert figures.look("something else")[0] == figures.GREY
+    colour, line, marker = figures.look("SLGrad, as published")
+    assert (colour, marker) == (figures.look("SLGrad")[0], figures.look("SLGrad")[2])
+    assert line != figures.look("SLGrad")[1]
+
+
+def test_a_wide_span_has_a_logarithmic_axis_and_a_narrow_or_an_accuracy_has_not():
+    def scale(means, **options):
+        table = pd.DataFrame({"mean": means, "low": means, "high": means}, index=["a", "b"])
+        return figures.ranking({"t": table}, label="x", **options).axes[0].get_xscale()
+
+    assert scale([0.1, 0.9]) == "log"
+    assert scale([0.1, 0.4]) == "linear"
+    assert scale([0.1, 0.9], lower_is_better=False) == "linear"
+    assert scale([0.1, 0.2], floors={"t": {"constant": 1.0}}) == "log"
+
+
+def test_where_the_weight_goes_adds_up():
+    table = pd.DataFrame([[0.4, 0.1, 0.3, 0.2], [0.2, 0.2, 0.3, 0.3]], columns=list(figures.PARTS), index=[1, 2])
+    axis = figures.stacked_shares({"a": table}).axes[0]
+    tops = [max(area.get_paths()[0].vertices[:, 1]) for area in axis.collections]
+    assert tops == pytest.approx([0.4, 0.5, 0.8, 1.0])
 
 
 def test_trajectories_draw_what_the_method_reported():
@@ -153,3 +174,16 @@ def test_growth_has_a_row_for_each_label():
     assert [axis.get_xlabel() for axis in axes] == ["batch", "tasks"] * 2
     assert axes[3].lines[1].get_xydata().tolist() == [[10.0, 3.0], [100.0, 9.0]]
     assert [tick.get_text() for tick in axes[0].get_xticklabels()] == ["10", "100"]
+
+
+def test_side_by_side_has_every_method_of_every_condition():
+    cells = {(c, m): (v, v - 0.1, v + 0.1) for c, m, v in (("x", "Uniform", 0.5), ("x", "DIW", 0.7), ("y", "DIW", 0.2))}
+    table = pd.DataFrame.from_dict(cells, "index", columns=["mean", "low", "high"])
+    table.index = pd.MultiIndex.from_tuples(table.index)
+    axis = figures.side_by_side(table, label="accuracy", floors={"x": {"constant": 0.4}}, names=["ex", "why"]).axes[0]
+    drawn = {line.get_label(): dict(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in axis.lines}
+    assert list(drawn["Uniform"].values()) == [0.5]
+    assert list(drawn["DIW"].values()) == [0.7, 0.2]
+    assert [round(place) for place in drawn["DIW"]] == [0, 1]
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["ex", "why"]
+    assert figures.FLOORS["constant"][0] == figures.BLACK

@@ -127,6 +127,33 @@ def test_faults_are_found(study):
     assert [o.output_type for o in cleaned.cells[1].outputs] == ["error"]
 
 
+def test_a_stored_notebook_tells_its_finding_on_top_and_its_source_does_not(tmp_path):
+    marks = "# Title\n\n<!-- finding: ../figures/a/b.svg -->\n<!-- end of finding -->\n\nQuestion."
+    says = "**SLGrad is lowest, 0.2 \\\\ [0.1, 0.3].** Bars."
+    shown = new_output("display_data", data={"text/markdown": says, "text/plain": "x"})
+    later = new_output("display_data", data={"text/markdown": "**Later.**"})
+    cells = [
+        nbformat.v4.new_markdown_cell(marks, id="top"),
+        new_code_cell("n = 1", metadata={"tags": ["parameters"]}, id="parameters"),
+        new_code_cell("show()", metadata={"tags": ["finding"]}, outputs=[shown, later], id="found"),
+    ]
+    stored = notebook.storable(new_notebook(cells=cells))
+    picture = f"![{says.replace('**', '')}](../figures/a/b.svg)"
+    expected = f"-->\n{says}\n\n{picture}\n<!-- end of finding -->\n\nQuestion."
+    assert stored.cells[0].source.endswith(expected)
+    assert notebook.storable(stored) == stored
+    assert notebook.stripped(stored).cells[0].source == marks
+    nothing = notebook.storable(new_notebook(cells=cells[:2]))
+    assert nothing.cells[0].source == marks
+
+
+def test_of_a_pictures_metadata_the_alternative_text_stays():
+    data = {"image/png": "x", "text/plain": "what it shows"}
+    output = new_output("display_data", data=data, metadata={"image/png": {"alt": "what", "width": 3}, "other": 1})
+    [cell] = notebook.canonical(new_notebook(cells=[new_code_cell("1", outputs=[output])])).cells
+    assert cell.outputs[0].metadata == {"image/png": {"alt": "what"}}
+
+
 def test_parameters_must_be_literals(study):
     book = nbformat.read(study, 4)
     book.cells[0].source = "n = 1 + len('a')"

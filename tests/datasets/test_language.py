@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import mtlkit as mtl
-from mtlkit.datasets import files, load, needs
+from mtlkit.datasets import files, load, needs, outline
 from mtlkit.tasks import labelled
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -250,6 +250,7 @@ def test_cutting_most_texts_is_worth_a_warning(small):
         ({"tasks": ("rte", "boolq")}, "no language task 'boolq', expected some of cb, copa, mrpc, rte, winogrande"),
         ({"tasks": ("cb", "copa")}, "main is 'rte', expected one of cb, copa"),
         ({"tasks": ("rte", "cb", "cb")}, "tasks are rte, cb, cb, expected each once"),
+        ({"tasks": ("rte", "rte")}, "tasks are rte, rte, expected each once"),
         ({"n_tokens": 7}, "n_tokens is 7, expected at least 8"),
         ({"n_train": 0}, "n_train is 0, expected at least 1"),
         ({"n_test": 0}, "n_test is 0, expected at least 1"),
@@ -408,6 +409,23 @@ def published(folder):
         else:
             found[file] = [json.loads(row) for row in rows]
     return found
+
+
+@pytest.mark.parametrize("main", TASKS)
+def test_an_outline_has_as_many_rows_as_the_real_files_whatever_the_seed(real_data, main):
+    real_data(*needs("language"))
+    options = {"main": main, "n_tokens": 96, "n_train": 3000}
+    found = outline("language", **options)
+    for seed in (0, 1):
+        real = load("language", seed=seed, **options)
+        assert real.text.entries == found.text.entries
+        assert (real.text.padding, real.text.separator) == (found.text.padding, found.text.separator)
+        for where, split in real.splits.items():
+            assert split.x.shape == found.splits[where].x.shape
+            for name, y in split.y.items():
+                assert int(labelled(y).sum()) == int(labelled(found.splits[where].y[name]).sum())
+    share = {"cb": 0.8, "copa": 0.8, "mrpc": 3000 / 4076, "rte": 1992 / 2490 - 4 / 2490, "winogrande": 3000 / 10_234}
+    assert CODE.in_common(found) == CODE.in_common(real) == pytest.approx(share[main])
 
 
 def test_real_files(real_data, given):

@@ -37,7 +37,7 @@ def small(place, monkeypatch):
             place(f"{folder}/{part}-images-idx3-ubyte.gz", idx(images[cut]))
             place(f"{folder}/{part}-labels-idx1-ubyte.gz", idx(labels[cut]))
     yield found
-    for cached in (mnist._source, mnist._test, mnist._single_test):
+    for cached in (mnist._source, mnist._test, mnist._single_test, mnist._test_among):
         cached.cache_clear()
 
 
@@ -308,3 +308,31 @@ def test_images_in_common_are_those_that_two_seeds_draw():
     for n_train in (100, 15_000, 60_000):
         one, other = used(0, n_train), used(1, n_train)
         assert in_common(n_train) == pytest.approx(len(one & other) / len(one), abs=0.01)
+
+
+@pytest.mark.parametrize("main", ["digit_3", "article_6"])
+def test_digits_and_articles_have_the_labels_of_their_own_set(small, main):
+    data = load("digits_and_articles", main=main, seed=1, **SINGLE_SIZES)
+    kind = main.split("_")[0]
+    assert data.main.name == main
+    assert len(data.tasks) == 20
+    assert [len(split) for split in data.splits.values()] == [16, 3, 5]
+    for where, split in data.splits.items():
+        for i, row in enumerate(split.rows.tolist()):
+            article, place = row >= 48, row % 48
+            images, labels = small["fashion-mnist" if article else "mnist"]
+            assert torch.equal(split.x[i], torch.from_numpy(images[place]).float().flatten() / 255)
+            assert where == "train" or article == (kind == "article")
+            for name, y in split.y.items():
+                if name.startswith("article") == article:
+                    assert y[i] == (labels[place] == int(name[-1]))
+                else:
+                    assert y[i].isnan()
+    other = load("digits_and_articles", main=main, seed=0, **SINGLE_SIZES)
+    assert other.test is data.test
+    assert not set(other.train.rows.tolist()) & set(data.train.rows.tolist())
+
+
+def test_digits_and_articles_know_their_tasks(small):
+    with pytest.raises(ValueError, match=r"main is 'shirt', expected one of digit_0, .*, article_9"):
+        load("digits_and_articles", main="shirt", **SINGLE_SIZES)

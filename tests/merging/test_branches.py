@@ -82,6 +82,42 @@ def test_every_branch_draws_its_own_share_of_the_rows_in_shuffled_passes(slow, d
     assert len(set(chosen)) == 6
 
 
+def with_few_labels(slow):
+    """Each task has the labels of its own rows: 0 to 19, 20 to 35, 36 to 39."""
+    data = slow.make()
+    for name, own in (("t0", range(20)), ("t1", range(20, 36)), ("t2", range(36, 40))):
+        data.train.y[name][[row for row in range(40) if row not in own]] = torch.nan
+    return data
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        (mtl.AlphaVIL(rho=0.5), (10, 8, 4)),
+        (mtl.ForkMerge(), (20, 36, 24)),
+    ],
+)
+def test_a_branch_draws_from_the_rows_with_labels_of_its_tasks(slow, drawn, method, expected):
+    """``expected``: how many of them, by branch."""
+    slow.run(with_few_labels(slow), method, seeds=2, batch_size=4, steps_per_epoch=20)
+    labelled = {0: range(20), 1: range(20, 36), 2: range(36, 40)}
+    tasks = [(0,), (1,), (2,)] if isinstance(method, mtl.AlphaVIL) else [(0,), (0, 1), (0, 2)]
+    (rows,) = drawn
+    for branch, own, n in zip(rows, tasks, expected, strict=True):
+        for found in branch.flatten(1):
+            usable = {row for task in own for row in labelled[task]}
+            assert set(found.tolist()) <= usable
+            assert len(set(found.tolist())) == n
+
+
+def test_a_task_whose_weight_is_zero_draws_from_all_rows_and_does_not_move(slow, drawn, monkeypatch):
+    monkeypatch.setattr(mtl.AlphaVIL, "init", lambda self, n, like: like.new_tensor([1.0, 0.0, 1.0]))
+    runs = slow.run(with_few_labels(slow), mtl.AlphaVIL(), batch_size=4, steps_per_epoch=20)
+    (rows,) = drawn
+    assert set(rows[1].flatten().tolist()) == set(range(40))
+    assert (slow.values(runs, "alpha")[:, 1] == 1).all()
+
+
 def test_optimisers_continue_for_the_same_word_only(slow, monkeypatch):
     kept = []
 

@@ -489,16 +489,19 @@ WRAPPED = {
     "multi-backbone": lambda: models.multi_backbone(mlp(), 2),
     "taps": lambda: models.taps(mlp()),
 }
-METHODS = [
+PER_STEP = [
     mtl.Uniform(),
     mtl.SLGrad(),
     mtl.HydaLearn(),
     mtl.GradNorm(),
     mtl.OrthogonalGradients(0.1),
-    mtl.AlphaVIL(),
-    mtl.DIW(),
-    mtl.ForkMerge(),
+    mtl.GradientCosine(on="meta"),
+    mtl.MetaWeightNet(hidden=5),
+    mtl.AuxiLearn(every=1),
+    mtl.ARML(),
+    mtl.NoiseLayer(),
 ]
+METHODS = [*PER_STEP, mtl.AlphaVIL(), mtl.DIW(), mtl.ForkMerge()]
 
 
 @pytest.mark.parametrize("weighting", METHODS, ids=lambda w: type(w).__name__)
@@ -511,7 +514,7 @@ def test_seeds_stacked_equal_seeds_alone(name, weighting):
     assert not together.frame["diverged"].any()
 
 
-@pytest.mark.parametrize("weighting", METHODS[:5], ids=lambda w: type(w).__name__)
+@pytest.mark.parametrize("weighting", PER_STEP, ids=lambda w: type(w).__name__)
 @pytest.mark.parametrize("name", WRAPPED)
 def test_the_weigher_takes_the_step_of_fit(name, weighting):
     data, model = small().resample(2), fresh(WRAPPED[name](), 2)

@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 from mtlkit.measure import Problem, mean_losses, score
 from mtlkit.models import LowLevel, MultiTaskModel, initialise, multi_backbone, routed, taps
-from mtlkit.tasks import Task, pack, per_sample_losses, presence
+from mtlkit.tasks import Task, labelled_by_task, pack, per_sample_losses
 
 KINDS = ("regression", "binary", "multiclass")
 LR = 0.1
@@ -130,7 +130,7 @@ def at_step(weighting, networks, step, parameters=None, learned=None, epoch=0, s
         return run({**buffers, **parameters, **own}, x, y)
 
     def present(y=y):
-        return mapped(lambda y: presence(tasks, y))(y)
+        return mapped(lambda y: labelled_by_task(tasks, y))(y)
 
     def meta_loss(own, x=x_meta, y=y_meta):
         return mean_losses(losses(own, x, y), present(y))[..., 0]

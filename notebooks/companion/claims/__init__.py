@@ -45,7 +45,7 @@ from companion.claims._judge import (
     test,
 )
 from companion.claims._papers import CLAIMS, CLEAN_ROWS, CORRECTED, PAPERS_BASELINES, SHARES
-from companion.claims._table import NONE, in_words, matrices, readable, sentences, short, table
+from companion.claims._table import NONE, gains, in_words, matrices, readable, sentences, short, table
 
 __all__ = [
     "CLAIMS",
@@ -66,6 +66,7 @@ __all__ = [
     "counted",
     "every",
     "first",
+    "gains",
     "in_words",
     "matrices",
     "most",

@@ -11,11 +11,13 @@ import pandas as pd
 from mtlkit.levels import CLEAN, CONSTANT, LINEAR, TREES
 from mtlkit.stats import LEVEL, contrast
 from mtlkit.studies import LATE
-from mtlkit.tasks import lower_is_better
+from mtlkit.tasks import KINDS, lower_is_better
 
 VERDICTS = ("reproduced", "partly", "not reproduced", "opposite", "nothing learned here", "not tested here")
 UNDECIDED = ("nothing learned", "cut off", "edge")
 """Outcomes of a comparison that may not count towards a verdict."""
+TEST_METRICS = {"loss", *(name for kind in KINDS.values() for name in kind.metrics)}
+"""What is measured on test rows and has a direction."""
 MINIMUM = 10
 """Seeds that a verdict needs."""
 LEARNED, MATTERS = 0.1, 0.05
@@ -31,6 +33,7 @@ DERIVED: dict[str, Callable[[Callable[..., pd.Series]], pd.Series]] = {
         NEAR_ZERO * of("noisy_labels") / (1 - of("noisy_labels") + NEAR_ZERO * of("noisy_labels"))
     ),
     "auxiliary_share_change": lambda of: of("auxiliary_share_after") - of("auxiliary_share_before"),
+    "share_of_separate_models": lambda of: of("parameters") / of("parameters", "separate models"),
     "log_gain_over_single_task": lambda of: np.log(of("loss", "single task")) - np.log(of("loss")),
 }
 """Metrics that follow from those of a table: from a function of a metric, and of another method where one is named."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from companion.claims._architectures import ARCHITECTURES
 from companion.claims._judge import Change, Claim, Versus, first, most, none_best
+from companion.claims._language import language
+from companion.claims._rivals import rivals
 
 SLGRAD, HYDALEARN, ALPHAVIL, COMPARISON = (
     "arXiv 2306.04519",
@@ -209,6 +212,9 @@ _CLAIMS = (
     *_alphavil("V2", ("DIW",), "no worse"),
     *(c for data in ("synthetic", *(f"adult, {n} rows" for n in (300, 1000, 3000))) for c in _hydalearn(data)),
     *_strategies(),
+    *rivals(SAYS),
+    *language(SAYS),
+    *ARCHITECTURES,
 )
-CLAIMS: tuple[Claim, ...] = tuple(sorted(_CLAIMS, key=lambda claim: ("SHVG".index(claim.id[0]), claim.id)))
+CLAIMS: tuple[Claim, ...] = tuple(sorted(_CLAIMS, key=lambda claim: ("SHVGA".index(claim.id[0]), claim.id)))
 """All claims, in the order of the papers."""

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from companion.claims._judge import UNDECIDED, VERDICTS, Claim, test
+from companion.claims._judge import MATTERS, TEST_METRICS, UNDECIDED, VERDICTS, Claim, test
+from mtlkit.tasks import lower_is_better
 
 AS_IT_SAYS = "as it says"
 NONE = "not tested"
@@ -112,68 +113,129 @@ def readable(table: pd.DataFrame, root: str = "../..") -> pd.DataFrame:
 TITLES = {
     "label_noise_mnist": "MNIST",
     "label_noise_digits": "scans",
-    "label_noise_cifar10": "CIFAR",
+    "label_noise_cifar10": "CIFAR-10",
     "synthetic": "our toy",
     "toy_regression": "paper's toy",
     "published_baselines": "MNIST",
     "alphavil": "Multi-MNIST",
-    "loss_weighting_comparison": "",
-    "hydalearn_drift": "",
+    "loss_weighting_comparison": "Multi-MNIST",
+    "language_tasks": "language",
 }
-"""Study to what a reader calls its data."""
-PANELS = {"S": "SLGrad", "H": "HydaLearn", "V": "αVIL", "G": "Loss weighting strategies"}
+"""Study to what a reader calls its data; a study that is not here has several, named in ``where``."""
+PANELS = {"S": "SLGrad", "H": "HydaLearn", "V": "αVIL", "G": "Loss weighting strategies", "A": "Architectures"}
 """First letter of a claim to what it is about."""
 IN_SHORT = {
-    "S1": "lowest loss",
-    "S2": "wrong labels get next to no weight",
-    "S3": "no harm without noise",
-    "S4": "use of the auxiliaries drifts, to no harm",
-    "H1": "lower loss",
-    "H2": "less weight after relevance is lost",
+    "S1": "lowest loss under label noise",
+    "S2": "next to no weight on wrong labels",
+    "S3": "no worse than uniform without noise",
+    "S4": "use of auxiliaries drifts, no harm",
+    "H1": "lower loss than five static weights",
+    "H2": "less weight when relevance is lost",
     "H3": "weights vary within an epoch",
     "V1": "beats single task and uniform",
     "V2": "no worse than DIW",
     "G1": "no gain over single-task training",
     "G2": "no strategy is best everywhere",
     "G3": "gains shrink as data grow",
+    "A1": "low-level auxiliaries belong to a low layer",
+    "A2": "routing ahead with many tasks",
+    "A3": "two backbones ahead of a wide trunk",
+    "A4": "TAPS near separate models, and smaller",
 }
 """Claim to a few words."""
+BRIEFLY = {
+    "against plain training that knows the share of wrong labels": "against a loss that knows the flip rate",
+    "against plain training on the clean rows": "against training on the clean rows",
+    "against a linear model on the clean rows": "against a linear model on clean rows",
+    "against uniform weights": "",
+    "against five static weights": "",
+    "baselines as the authors' code has them": "baselines as in the authors' code",
+    "baselines and SLGrad as the authors' code has them": "all as in the authors' code",
+    "all of the data for each branch": "each branch has all of the data",
+    AS_IT_SAYS: "",
+}
+"""What is tested, where its words are too many for a picture."""
+
+
+def placed(table: pd.DataFrame) -> pd.DataFrame:
+    """The claims table with ``data`` and ``place`` (level of noise, rows, pair of tasks) of every row, in few words."""
+    where = table["where"].str.replace(" label noise", "").str.replace(" pairs?$", "", regex=True)
+    within = where.where(~where.str.contains("each digit in turn"), "")
+    parts = where.str.partition(", ")
+    titles = table["study"].map(TITLES)
+    return table.assign(
+        data=titles.fillna(parts[0]), place=within.where(titles.notna(), parts[2].str.replace(" rows", "")).fillna("")
+    )
 
 
 def matrices(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The verdicts to draw: title to a frame with a row per claim and test, a column per setting; empty if unasked."""
-    found = {}
+    """The verdicts to draw: title to a frame with a row per claim and test, a column per data and place.
+
+    A cell is empty where a test is not asked of that data.
+    """
+    found, rows = {}, placed(table)
+    rows = rows.assign(text=rows["claim"] + " " + rows["claim"].map(IN_SHORT), test=rows["what"].replace(BRIEFLY))
+    order = {name: number for number, name in enumerate(dict.fromkeys(TITLES.values()))}
     for letter, title in PANELS.items():
-        rows = table[table["claim"].str[0] == letter]
-        places = [f"{TITLES[row.study]}\n{row.where}".strip().replace(", ", "\n") for row in rows.itertuples()]
-        places = [place.replace("% label noise", " %").replace(" rows", "") for place in places]
-        tests = [f"{row.claim} {IN_SHORT[row.claim]}, {row.what}" for row in rows.itertuples()]
-        tests = [test.removesuffix(f", {AS_IT_SAYS}") for test in tests]
-        wide = rows.assign(place=places, test=tests).pivot(index="test", columns="place", values="verdict")
-        order = sorted(set(places), key=lambda place: places.index(place) if letter != "S" else _studies_first(place))
-        found[title] = wide.loc[list(dict.fromkeys(tests)), order].fillna("").rename(columns=_broken)
+        own = rows[rows["claim"].str[0] == letter]
+        wide = own.pivot(index=["text", "test"], columns=["data", "place"], values="verdict")
+        columns = list(dict.fromkeys(zip(own["data"], own["place"], strict=True)))
+        if letter == "S":
+            columns.sort(key=lambda column: (order[column[0]], column[1]))
+        tests = list(dict.fromkeys(zip(own["text"], own["test"], strict=True)))
+        found[title] = wide.loc[tests, columns].fillna("")
     return found
 
 
-def _broken(place: str) -> str:
-    """A narrow label."""
-    return place.replace(" toy", "\ntoy").replace(" pair", "\npair").replace("each digit in turn", "")
+def gains(table: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
+    """How far ahead each tested claim's method is in the comparison that speaks least for it, for a figure.
+
+    Only comparisons of test losses and metrics that decide. Gains are in hundredths of what the best contender gains
+    on the constant, of which the margin is a twentieth.
+
+    Returns:
+        ``group`` (the claim), ``label``, ``gain``, ``low``, ``high`` and ``outcome``.
+    """
+    found = []
+    for row in placed(table).itertuples():
+        same = (comparisons["claim"] == row.claim) & (comparisons["setting"] == row.setting)
+        own = comparisons[same & (comparisons["study"] == row.study) & ~comparisons["outcome"].isin(UNDECIDED)]
+        own = own[own["metric"].isin(TEST_METRICS) & (own["wants"] != "different")]
+        if own.empty:
+            continue
+        least = own.sort_values("support", kind="stable").iloc[0]
+        sign = 100 * MATTERS * (-1 if lower_is_better(least["metric"]) else 1) / least["margin"]
+        ends = sorted((sign * least["low"], sign * least["high"]))
+        where = ", ".join(filter(None, [row.data, row.place]))
+        group = f"{row.claim} {PANELS[row.claim[0]]}: {IN_SHORT[row.claim]}"
+        found.append(
+            (group, f"{where}: against {least['against']}", sign * least["difference"], *ends, least["outcome"])
+        )
+    return pd.DataFrame(found, columns=["group", "label", "gain", "low", "high", "outcome"])
 
 
-def _studies_first(place: str) -> tuple[int, str]:
-    return list(TITLES.values()).index(place.split("\n")[0]), place
+MARKS = dict(zip(VERDICTS, "●◐○✕□·", strict=True))
+"""Verdict to how a text marks it."""
 
 
 def short(table: pd.DataFrame) -> pd.DataFrame:
-    """A row per claim for a front page: how many of its settings have which verdict."""
-    rows = []
-    for claim, settings in table.groupby("claim", sort=False):
-        counts = settings["verdict"].value_counts()
-        verdicts = [f"{verdict} {counts[verdict]}" for verdict in VERDICTS[:-1] if verdict in counts]
-        row = {"claim": claim, "what the paper says": f"{settings['sentence'].iloc[0]} ({settings['source'].iloc[0]})"}
-        row["settings tested"] = f"{len(settings) - counts.get(VERDICTS[-1], 0)} of {len(settings)}"
-        rows.append(row | {"verdicts": ", ".join(verdicts) or "none yet"})
-    return pd.DataFrame(rows).set_index("claim")
+    """For a front page: a row per claim, a column per data, how many tests have which verdict, as :data:`MARKS`.
+
+    A mark leads to the notebook behind it; a dot alone is not tested yet.
+    """
+    rows = placed(table)
+    cells = {}
+    for (claim, data, notebook), part in rows.groupby(["claim", "data", "notebook"], sort=False):
+        counts = part["verdict"].value_counts()
+        marks = [f"{counts[verdict]}{mark}" for verdict, mark in list(MARKS.items())[:-1] if verdict in counts]
+        text = f"[{' '.join(marks)}](notebooks/{notebook}.ipynb)" if marks else MARKS[VERDICTS[-1]]
+        cells.setdefault(f"{claim} {PANELS[claim[0]].split()[-1]}: {IN_SHORT[claim]}", {}).setdefault(data, []).append(
+            text
+        )
+    shown = pd.DataFrame.from_dict(
+        {claim: {data: " ".join(texts) for data, texts in row.items()} for claim, row in cells.items()}, orient="index"
+    )
+    return shown[list(dict.fromkeys(rows["data"]))].fillna("").rename_axis("claim")
 
 
 def sentences(table: pd.DataFrame) -> str:

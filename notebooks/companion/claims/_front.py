@@ -1,0 +1,143 @@
+"""What a front page says, written from the tables: between marks in README.md, see :mod:`companion.claims`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import pandas as pd
+
+from companion import methods
+from companion.claims._judge import TEST_METRICS, VERDICTS
+from companion.claims._papers import PAPERS_BASELINES
+from companion.claims._table import MARKS, placed, short
+
+UNTESTED = VERDICTS[-1]
+
+
+def filled(text: str, parts: dict[str, str]) -> str:
+    """The text with each part between the lines ``<!-- name -->`` and ``<!-- end of name -->``.
+
+    Raises:
+        ValueError: such a line is not there once.
+    """
+    for name, part in parts.items():
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise ValueError(f"expected the lines {begin} and {end} once each")
+        text = re.sub(f"{begin}.*{end}", lambda _, new=f"{begin}\n{part}\n{end}": new, text, flags=re.DOTALL)
+    return text
+
+
+def parts(table: pd.DataFrame, numbers: pd.DataFrame) -> dict[str, str]:
+    """Everything on the front page that has a number or names a method.
+
+    Args:
+        table: the claims table.
+        numbers: the per-seed numbers of label_noise_mnist.
+    """
+    return {
+        "hero": hero(numbers),
+        "findings": "\n".join(f"- {sentence}" for sentence in findings(table)),
+        "claims": f"{picture(table)}\n\n{slim(short(table))}\n\n{key()}",
+        "methods": slim(methods.table()),
+    }
+
+
+def hero(numbers: pd.DataFrame) -> str:
+    """What the picture on top shows, its alternative text, and the sentence below."""
+    rows = numbers[(numbers["condition"] == "60% label noise") & (numbers["metric"] == "loss")]
+    mean = rows.groupby("method")["value"].mean()
+    best = mean[list(PAPERS_BASELINES)].min()
+    order = mean[["SLGrad", "meta rows only", "linear model, clean rows", "constant"]].round(3)
+    weight = numbers[(numbers["condition"] == "60% label noise") & (numbers["metric"] == "noisy_weight")]
+    share = weight.groupby("method")["value"].mean()
+    says = (
+        f"Left, the share of the weight that goes to wrong labels: {share['Uniform']:.0%} with uniform weights, "
+        f"{share['SLGrad']:.0%} with SLGrad. Right, test losses beside a constant and linear models"
+    )
+    return (
+        f"![{says}](figures/label_noise_mnist/label_noise_weights.svg)\n\n"
+        f"MNIST as ten one-vs-rest tasks, 60 % of the main task's 1,000 training labels flipped, "
+        f"{rows['seed'].nunique()} seeds. SLGrad's test loss is {order['SLGrad']:.3f}, the best of its paper's "
+        f"baselines has {best:.3f}; plain training on the 200 clean rows that guide SLGrad has "
+        f"{order['meta rows only']:.3f}, a logistic regression on them {order['linear model, clean rows']:.3f}, "
+        f"a constant {order['constant']:.3f}."
+    )
+
+
+def findings(table: pd.DataFrame) -> list[str]:
+    """A line per paper: in how many of the settings tested its claims hold, with the numbers of one of them."""
+    return [
+        _finding(table, "SLGrad", "a weight per sample", [
+            ("lower test loss than its paper's baselines", "S1", "against the paper's baselines"),
+            ("than plain training on the clean rows that guide it", "S1", "against plain training on the clean rows"),
+            ("than a linear model on those rows", "S1", "against a linear model on the clean rows"),
+            ("no worse than uniform weights without wrong labels", "S3", None),
+        ]),
+        _finding(table, "HydaLearn", "a weight per mini-batch", [
+            ("lower test loss than every static weight", "H1", None),
+            ("turns from an auxiliary that loses its relevance, measured on clean rows", "H2",
+             "gain measured on meta rows"),
+            ("measured on the training batch", "H2", "gain measured on the training batch"),
+        ]),
+        _finding(table, "αVIL", "a weight per epoch", [
+            ("more accurate than single-task and uniform training of as many steps", "V1", None),
+            ("no worse than DIW", "V2", None),
+        ]),
+        _finding(table, "Uniform weights, DWA, uncertainty", "compared", [
+            ("no gain over single-task training", "G1", None),
+            ("none best everywhere", "G2", None),
+            ("gains shrink as data grow", "G3", None),
+        ]),
+    ]  # fmt: skip
+
+
+def _finding(table: pd.DataFrame, name: str, what: str, asked: Sequence[tuple[str, str, str | None]]) -> str:
+    tested = placed(table[table["verdict"] != UNTESTED])
+    said = []
+    for words, claim, setting in asked:
+        rows = tested[(tested["claim"] == claim) & ((tested["what"] == setting) if setting else True)]
+        if len(rows):
+            said.append(f"{words} **{_count(rows['verdict'], plural=not said)}**{_example(rows)}")
+    return f"**{name}**, {what}: {', '.join(said) or 'not tested at full scale yet'}."
+
+
+def _count(verdicts: pd.Series, plural: bool) -> str:
+    """In how many settings a claim was reproduced, and partly."""
+    yes, partly = ((verdicts == VERDICTS[n]).sum() for n in (0, 1))
+    extra = f", partly in {partly} more" if partly else ""
+    return f"in {yes} of {len(verdicts)}{' settings' if plural else ''}{extra}"
+
+
+def _example(rows: pd.DataFrame) -> str:
+    """The numbers of the last setting of the first study, where they are test losses or metrics."""
+    row = rows[rows["study"] == rows["study"].iloc[0]].iloc[-1]
+    metric = row["comparison"].split(", ")
+    if not TEST_METRICS & set(metric):
+        return ""
+    where = " ".join(filter(None, [row["data"], row["place"]]))
+    return f" ({where}: {row['ours']} against {row['theirs']})"
+
+
+def picture(table: pd.DataFrame) -> str:
+    """The verdict matrix, with its alternative text."""
+    counts = table["verdict"].value_counts()
+    words = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
+    says = f"A mark for each of {len(table)} tests of {table['claim'].nunique()} claims: {words}"
+    return f"[![{says}](figures/claims/verdicts.svg)](notebooks/claims.ipynb)"
+
+
+def key() -> str:
+    """What the marks mean."""
+    return ", ".join(
+        f"{mark} {verdict.replace('here', 'yet' if mark == '·' else '').strip()}" for verdict, mark in MARKS.items()
+    )
+
+
+def slim(table: pd.DataFrame) -> str:
+    """A Markdown table without padding."""
+    header = [table.index.name, *table.columns]
+    rows = [[index, *row] for index, row in zip(table.index, table.to_numpy(), strict=True)]
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

@@ -1,0 +1,181 @@
+"""What the studies have in common: train contenders under conditions, beside floors, and say what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown, display
+
+from companion import figures, paired, tables
+from companion.claims import LATE
+from mtlkit import studies
+from mtlkit.datasets import Dataset
+from mtlkit.levels import CONSTANT, levels
+from mtlkit.results import Runs
+from mtlkit.studies import Study
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Outcomes and floors by condition.
+
+    Attributes:
+        outcomes: condition to its study.
+        floors: condition to its constant and linear models.
+    """
+
+    outcomes: dict[str, Study]
+    floors: dict[str, dict[str, Runs]]
+
+    @property
+    def lines(self) -> dict[str, dict[str, float]]:
+        """Condition to the floors' mean test loss."""
+        return tables.floor_means(self.floors)
+
+    def summaries(self, metrics: Sequence[str], reference: str = "Uniform") -> dict[str, pd.DataFrame]:
+        """Condition to its :func:`companion.tables.summary`."""
+        return {name: tables.summary(outcome, metrics, reference) for name, outcome in self.outcomes.items()}
+
+    def losses(self) -> dict[str, pd.DataFrame]:
+        """Condition to mean, low and high of the main task's test loss, a row per method."""
+        found = {condition: tables.summary(outcome) for condition, outcome in self.outcomes.items()}
+        return {c: t[t["at"] == "selected"].set_index("method")[["mean", "low", "high"]] for c, t in found.items()}
+
+    def numbers(self, metrics: Sequence[str], overlap: float | Mapping[str, float] = 0.0) -> pd.DataFrame:
+        """Every number for every seed, for the claims: :func:`companion.tables.protocol_table`.
+
+        Args:
+            overlap: how much the seeds have in common, under all conditions or by condition.
+        """
+        shared = overlap if isinstance(overlap, Mapping) else dict.fromkeys(self.outcomes, overlap)
+        return tables.protocol_table(self.outcomes, self.floors, metrics, shared)
+
+    def show_tuning(self, folder: str | None, names: str | Mapping[str, str]) -> None:
+        """Per contender what was chosen, and whether a verdict may rest on it; the search behind it is saved.
+
+        Args:
+            names: under which the searches are saved together, or condition to the name of its own.
+        """
+        if isinstance(names, str):
+            together = pd.concat({c: outcome.tuning for c, outcome in self.outcomes.items()}, names=["condition"])
+            tables.save(together.reset_index("condition"), None, folder, names)
+        for condition, outcome in self.outcomes.items():
+            if not isinstance(names, str):
+                tables.save(outcome.tuning, None, folder, names[condition])
+            floors = tables.in_words(self.lines[condition])
+            display(Markdown(f"**{condition}**; floors: {floors}"), outcome.choices)
+
+
+BUDGET = (
+    "doublings", "tuning_seeds", "seeds", "jobs", "epochs", "patience", "steps_per_epoch", "batch_size",
+    "meta_batch_size", "store", "missing",
+)  # fmt: skip
+"""Parameters of a notebook that go to :func:`mtlkit.studies.study` under their own names."""
+
+
+def budget(parameters: Mapping[str, object]) -> dict[str, object]:
+    """What a notebook's parameters say of the training, as arguments of :func:`train`.
+
+    Args:
+        parameters: names to values, such as a notebook's ``globals()``: those of :data:`BUDGET` that are there,
+            ``learning_rates``, ``more_learning_rates`` and ``precision``.
+    """
+    found = {name: parameters[name] for name in BUDGET if name in parameters}
+    rates = {"lrs": parameters["learning_rates"], "more_lrs": parameters["more_learning_rates"]}
+    return found | rates | {"dtype": getattr(torch, parameters["precision"])}
+
+
+def train(
+    conditions: Mapping[str, tuple[Dataset, dict]], *, seeds: int, store: str | None, missing: str, **options
+) -> Trained:
+    """Study contenders under every condition; one that the store lacks is left out where nothing is trained.
+
+    Args:
+        conditions: name to its data and the candidates of :func:`mtlkit.studies.study`.
+        seeds, store, missing: see there.
+        options: the other arguments of :func:`mtlkit.studies.study`.
+    """
+    outcomes, floors = {}, {}
+    for condition, (data, candidates) in conditions.items():
+        where = {"store": store, "missing": missing}
+        found = studies.study(candidates, seeds=seeds, label=f"{condition}, ", **where, **options)
+        if found.runs:
+            outcomes[condition] = found
+            floors[condition] = levels(data, seeds, **where)
+    return Trained(outcomes, floors)
+
+
+def against(numbers: pd.DataFrame, condition: str, method: str, other: str, metric: str = "loss") -> str:
+    """Where a method's mean lies beside another's, in words: below, above, or level where the interval holds zero.
+
+    Args:
+        numbers: condition, method, seed, metric, value.
+    """
+    own = numbers[numbers["condition"] == condition]
+    row = paired.gains(own, metric, other).set_index("method").loc[method]
+    mean = own[(own["method"] == other) & (own["metric"] == metric)]["value"].mean()
+    if row["low"] <= 0 <= row["high"]:
+        return f"level with {other} ({mean:.3f})"
+    low, high = sorted((abs(row["low"]), abs(row["high"])))
+    return (
+        f"{abs(row['gain']):.3f} [{low:.3f}, {high:.3f}] {'below' if row['gain'] > 0 else 'above'} {other} ({mean:.3f})"
+    )
+
+
+def caution(numbers: pd.DataFrame, condition: str, method: str) -> str:
+    """Why a method's numbers decide nothing under a condition, as a sentence; empty if they may."""
+
+    def mean(name: str, metric: str) -> float:
+        rows = numbers[(numbers["condition"] == condition) & (numbers["method"] == name)]
+        return rows[rows["metric"] == metric]["value"].mean()
+
+    why = []
+    if mean(method, "loss") >= mean(CONSTANT, "loss"):
+        why.append("it is no better than a constant")
+    if (late := mean(method, "late")) > LATE:
+        why.append(f"{late:.0%} of its seeds still improved at the end of the training")
+    if mean(method, "edge") > 0:
+        why.append("its learning rate lies at the edge of those tried")
+    return f" No verdict on {method}: {listed(why)}." if why else ""
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Parts of a sentence: a, b and c."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+
+
+def best_of(numbers: pd.DataFrame, condition: str, methods: Sequence[str], metric: str = "loss") -> str:
+    """The method with the lowest mean among those that are there."""
+    own = numbers[(numbers["condition"] == condition) & (numbers["metric"] == metric)]
+    means = own[own["method"].isin(methods)].groupby("method")["value"].mean()
+    return means.idxmin()
+
+
+def overtaken(runs: Mapping[str, Runs], method: str, other: str, steps_per_epoch: int) -> str:
+    """From which step on the reported test loss of a method stays below another's, in words."""
+    ours, theirs = (figures.so_far(runs[name]).mean() for name in (method, other))
+    epochs = range(1, max(ours.index[-1], theirs.index[-1]) + 1)
+    below = (ours.reindex(epochs).ffill() < theirs.reindex(epochs).ffill()).to_numpy()
+    if not below[-1]:
+        return f"{method} stays above {other}" if not below.any() else f"{method} ends above {other}"
+    start = int(np.flatnonzero(~below)[-1]) + 2 if not below.all() else 1
+    return f"{method} is below {other} from step {start * steps_per_epoch:,} on"
+
+
+def gain(numbers: pd.DataFrame, condition: str, method: str, other: str, metric: str = "loss") -> float:
+    """By how much a method's mean loss lies below another's, over the same seeds."""
+    own = numbers[numbers["condition"] == condition]
+    return paired.gains(own, metric, other).set_index("method").loc[method, "gain"]
+
+
+def joined(parts: Iterable[Trained]) -> Trained:
+    """Several conditions that were trained one after the other, as one."""
+    outcomes, floors = {}, {}
+    for part in parts:
+        outcomes |= part.outcomes
+        floors |= part.floors
+    return Trained(outcomes, floors)

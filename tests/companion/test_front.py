@@ -1,0 +1,116 @@
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from companion import claims, figures, methods
+from companion.claims._front import filled, findings, hero, parts, slim
+from companion.claims._table import gains
+
+import mtlkit as mtl
+
+ROOT = Path(__file__).parents[2]
+
+
+def committed():
+    table = pd.read_csv(ROOT / "figures/claims/claims.csv", dtype=str, keep_default_na=False)
+    return table, pd.read_csv(ROOT / "figures/label_noise_mnist/label_noise_mnist_per_seed.csv")
+
+
+def test_the_front_page_says_what_the_tables_say():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert filled(text, parts(*committed())) == text
+    table, numbers = committed()
+    assert filled(text, parts(table, numbers.assign(value=numbers["value"] + 0.1))) != text
+    assert filled(text, parts(table.assign(verdict="opposite"), numbers)) != text
+
+
+def test_no_number_on_the_front_page_is_typed():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in parts(*committed()):
+        text = re.sub(f"<!-- {name} -->.*<!-- end of {name} -->", "", text, flags=re.DOTALL)
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    assert set(re.findall(r"\d[\d.,]*\d|\d", text)) == {"3.11", "25", "64"}  # Python; lines of a method; float64
+
+
+def test_marks_are_asked_for_once_each():
+    assert filled("a\n<!-- x -->\nold\n<!-- end of x -->\nb", {"x": "new"}) == (
+        "a\n<!-- x -->\nnew\n<!-- end of x -->\nb"
+    )
+    with pytest.raises(ValueError, match="once each"):
+        filled("nothing", {"x": "new"})
+
+
+def row(claim, what, verdict, study="label_noise_mnist", where="60% label noise", numbers=("0.2", "0.5")):
+    comparison = f"SLGrad against CAGrad, loss, {where}"
+    values = {"claim": claim, "what": what, "verdict": verdict, "study": study, "where": where}
+    return values | {"comparison": comparison, "ours": numbers[0], "theirs": numbers[1]}
+
+
+def test_a_finding_counts_the_settings_in_which_a_claim_holds():
+    baselines = "against the paper's baselines"
+    table = pd.DataFrame(
+        [
+            row("S1", baselines, "reproduced", where="40% label noise"),
+            row("S1", baselines, "reproduced", numbers=("0.3", "0.4")),
+            row("S1", baselines, "opposite", study="label_noise_digits"),
+            row("S1", baselines, "not tested here", study="label_noise_cifar10"),
+            row("S3", "against uniform weights", "partly", where="0% label noise"),
+        ]
+    )
+    first, second, *_ = findings(table)
+    assert "lower test loss than its paper's baselines **in 2 of 3 settings** (MNIST 60%: 0.3 against 0.4)" in first
+    assert "no worse than uniform weights without wrong labels **in 0 of 1, partly in 1 more**" in first
+    assert "linear model" not in first
+    assert second == "**HydaLearn**, a weight per mini-batch: not tested at full scale yet."
+
+
+def test_the_hero_has_the_means_of_its_table():
+    numbers = committed()[1]
+    rows = numbers[(numbers["condition"] == "60% label noise") & (numbers["metric"] == "loss")]
+    mean = rows.groupby("method")["value"].mean()
+    said = [float(n) for n in re.findall(r"0\.\d{3}", hero(numbers))]
+    best = min(mean[m] for m in claims.PAPERS_BASELINES)
+    expected = [mean["SLGrad"], best, mean["meta rows only"], mean["linear model, clean rows"], mean["constant"]]
+    assert said == pytest.approx(expected, abs=5e-4)
+
+
+def test_gains_are_shares_of_what_the_best_gains_on_a_constant():
+    found = pd.DataFrame(
+        {
+            "claim": "S1", "setting": "s", "study": "label_noise_mnist", "against": ["b", "c", "d"], "metric": "loss",
+            "wants": "better", "difference": [-0.2, -0.1, 9.0], "low": [-0.3, -0.2, 9.0], "high": [-0.1, 0.1, 9.0],
+            "margin": 0.02, "outcome": ["better", "unclear", "cut off"], "support": [3.0, 1.0, -5.0],
+        }
+    )  # fmt: skip
+    table = pd.DataFrame([row("S1", "w", "partly") | {"setting": "s"}])
+    [least] = gains(table, found).itertuples()
+    assert least.label == "MNIST, 60%: against c"
+    assert (least.gain, least.low, least.high) == pytest.approx((25, -25, 50))  # 0.1 of 20 margins of 0.02
+    axis = figures.gains(gains(table, found)).axes[0]
+    assert [line.get_xdata().tolist() for line in axis.lines[:2]] == [pytest.approx([-25, 50]), pytest.approx([25])]
+
+
+def test_every_method_has_a_line_and_a_docstring_with_its_equation_and_source():
+    exported = {name for name in mtl.__all__ if isinstance(getattr(mtl, name), type)}
+    bases = mtl.weighting.Weighting | mtl.merging.Merging
+    assert {m.name for m in methods.METHODS} == {name for name in exported if issubclass(getattr(mtl, name), bases)}
+    for method in methods.METHODS + methods.ARCHITECTURES:
+        found = methods.described(method)
+        assert found.says.endswith((".", ","))
+        assert "Args" not in found.symbols + found.source
+        if method.paper and method.name != "Gramian":
+            assert found.source.startswith("Source: ")
+    slgrad = methods.described(next(m for m in methods.METHODS if m.name == "SLGrad"))
+    assert slgrad.equations == ["δ_bt = ⟨∇_θ ℓ_bt, ∇_θ L_main(V)⟩,    w_bt = max(δ_bt, 0) / Σ_b't' max(δ_b't', 0)"]
+    assert slgrad.symbols.startswith("θ: shared parameters")
+
+
+def test_papers_on_arxiv_are_linked():
+    assert methods.cited("1406.2080") == "[1406.2080](https://arxiv.org/abs/1406.2080)"
+    assert methods.cited("ACL 2016") == "ACL 2016"
+
+
+def test_a_slim_table_has_no_padding():
+    table = pd.DataFrame({"a": [1], "bb": ["x"]}, index=pd.Index(["row"], name="n"))
+    assert slim(table).splitlines() == ["| n | a | bb |", "| --- | --- | --- |", "| row | 1 | x |"]
