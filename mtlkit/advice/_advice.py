@@ -332,8 +332,8 @@ def _on_suspects(order: pd.DataFrame, check: pd.DataFrame) -> str:
     first = ", ".join(map(str, order.index[:5]))
     text = f"Labels to look at first: rows {first} (from 0), by {best.name}. "
     sure = (
-        f"With {SHARE:.0%} of the labels made wrong on purpose, {best['precision']:.0%} of the first {best['first']} "
-        f"by this order were such labels (ROC AUC {best['roc_auc']:.2f})"
+        f"With {SHARE:.0%} of the labels made wrong on purpose, {best['precision']:.0%} of the first "
+        f"{best['first']:.0f} by this order were such labels (ROC AUC {best['roc_auc']:.2f})"
     )
     if not np.isfinite(best["roc_auc"]) or best["precision"] < 0.5:
         return f"No ranking finds wrong labels here. {sure}, so the order below says little."
