@@ -31,7 +31,6 @@ from mtlkit.advice._paired import contrast, promise, rows_needed
 from mtlkit.advice._prepare import prepare
 from mtlkit.advice._read import Refused
 from mtlkit.advice._suspects import SHARE, suspects
-from mtlkit.tasks import lower_is_better
 
 EFFORTS = ("quick", "default", "thorough")
 
@@ -191,7 +190,7 @@ class _Verdicts:
 
     def __init__(self, scores: pd.DataFrame, overlap: float, metric: str, main: str, rows: int) -> None:
         self.scores, self.metric, self.rows = scores, metric, rows
-        self.overlap, self.lower = overlap, lower_is_better(metric)
+        self.overlap, self.lower = overlap, metric == "rmse"
         self.unit = f"{metric}, in units of {main}" if metric == "rmse" else metric
         self.open = [name for name in scores if name != WITH]
         self.best = self.ahead(self.open)
