@@ -47,7 +47,7 @@ def tree(tmp_path_factory):
     return folder
 
 
-STUDIES = {"quick", "full", "your_data"}
+STUDIES = {"quick", "full", "guides", "your_data"}
 
 
 @pytest.mark.parametrize(

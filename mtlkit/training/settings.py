@@ -51,7 +51,7 @@ class Settings:
             raise ValueError(f"clip is {self.clip!r}, expected None or a positive number")
         if not isinstance(self.dtype, torch.dtype) or not self.dtype.is_floating_point:
             raise TypeError(f"dtype is {self.dtype!r}, expected a floating-point one such as torch.float32")
-        if self.lr > torch.finfo(self.dtype).max:
+        if float(self.lr) > torch.finfo(self.dtype).max:
             raise ValueError(f"lr is {self.lr!r}, expected a number that {self.dtype} can hold")
         try:
             torch.zeros((), device=self.device)

@@ -583,11 +583,12 @@ def verdicts(panels: Mapping[str, pd.DataFrame]) -> Figure:
         y += 1.9
         for claim, part in table.groupby(level=0, sort=False):
             alone = len(part) == 1
-            if not alone:
+            headed = alone or part.index[0][1] == ""
+            if not headed:
                 axis.text(left, y, claim, va="center", fontsize=8.5)
                 y += 1
             for (_, test), row in part.iterrows():
-                text = ", ".join(filter(None, [claim, test])) if alone else f"    {test}"
+                text = ", ".join(filter(None, [claim, test])) if alone or test == "" else f"    {test}"
                 axis.text(left, y, text, va="center", fontsize=8.5)
                 axis.hlines(y, x[0] - 0.5, x[-1] + 0.5, color=GREY, alpha=0.3, linewidth=0.8)
                 for verdict, (marker, face, edge) in VERDICTS.items():

@@ -136,9 +136,8 @@ def parameters(path: Path) -> dict[str, object]:
 def run(source: Path, target: Path, values: dict[str, object], show: bool = False) -> None:
     """Execute ``source`` with these parameters and write the canonical result to ``target``.
 
-    The kernel runs in ``notebooks/`` (paths in a notebook are relative to it; without such a folder, where the
-    notebook is), with one thread. ``show`` passes on what it writes to
-    stderr. The environment variable ``MTLKIT_START`` tells it the folder that the user is in.
+    The kernel runs in ``notebooks/`` (paths in a notebook are relative to it; without such a folder, to where the
+    user is), with one thread. ``show`` passes on what it writes to stderr.
 
     Raises:
         ValueError: a parameter that the notebook does not have, or one that it refuses, in which case
@@ -151,13 +150,13 @@ def run(source: Path, target: Path, values: dict[str, object], show: bool = Fals
         raise ValueError(f"{source}: no parameter {', '.join(unknown)}, expected some of {', '.join(known)}")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with mock.patch.dict(os.environ, RUNTIME, MTLKIT_START=os.getcwd()):
+        with mock.patch.dict(os.environ, RUNTIME):
             papermill.execute_notebook(
                 str(source),
                 str(target),
                 parameters=values,
                 kernel_name="python3",
-                cwd="notebooks" if Path("notebooks").is_dir() else str(source.parent),
+                cwd="notebooks" if Path("notebooks").is_dir() else ".",
                 record_timing=False,
                 progress_bar=False,
                 log_output=True,

@@ -137,10 +137,10 @@ IN_SHORT = {
     "G1": "no gain over single-task training",
     "G2": "no strategy is best everywhere",
     "G3": "gains shrink as data grow",
-    "A1": "low-level auxiliaries belong to a low layer",
+    "A1": "low-level tasks: better at a low layer",
     "A2": "routing ahead with many tasks",
     "A3": "two backbones ahead of a wide trunk",
-    "A4": "TAPS near separate models, and smaller",
+    "A4": "TAPS near separate models, smaller",
 }
 """Claim to a few words."""
 BRIEFLY = {
@@ -152,6 +152,8 @@ BRIEFLY = {
     "baselines as the authors' code has them": "baselines as in the authors' code",
     "baselines and SLGrad as the authors' code has them": "all as in the authors' code",
     "all of the data for each branch": "each branch has all of the data",
+    "against rivals that it is not compared with": "against later rivals",
+    "against the weightings of other papers": "against other papers' weightings",
     AS_IT_SAYS: "",
 }
 """What is tested, where its words are too many for a picture."""
