@@ -12,6 +12,12 @@ FLOORS = ("tasks", "measure", "weighting", "step", "merging")
 install_import_hook([f"mtlkit.{floor}" for floor in FLOORS], "axes.checked")
 
 
+def pytest_addoption(parser):
+    """Tests that take hours are asked for by name."""
+    what = "advice on real and on planted tables trained as long as a user's, planted ones over ten seeds: hours"
+    parser.addoption("--thorough", action="store_true", help=what)
+
+
 def pytest_configure(config):
     """Let pass what fit and compare say of seeds that diverge, as they do on purpose in several tests.
 

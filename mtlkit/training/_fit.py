@@ -159,7 +159,8 @@ def fit(
 
     label = name or type(weighting).__name__
     chunks = [seeds[start : start + chunk] for start in range(0, len(seeds), chunk)]
-    train = functools.partial(loop.train, model, data, weighting, settings, label)
+    kind = loop.PerEpoch if isinstance(weighting, Merging) else loop.PerStep
+    train = functools.partial(loop.train, functools.partial(kind, model, data, weighting, settings, label))
     files: list[Checkpoint | None] = [None] * len(chunks)
     if checkpoint is not None:
         of_run = {field.name: getattr(settings, field.name) for field in fields(settings)}

@@ -30,34 +30,34 @@ PURPOSES = ("order", "meta order", "branch order", "noise")
 
 
 def train(
-    model: MultiTaskModel,
-    data: Dataset,
-    method: Weighting | Merging,
-    settings: Settings,
-    label: str,
+    begin: Callable[[Sequence[int]], Training],
     seeds: Sequence[int],
     *,
     checkpoint: Checkpoint | None = None,
     watch: Callable[[pd.DataFrame], None] | None = None,
 ) -> Runs:
-    """Train these seeds as one program; see :func:`mtlkit.fit`."""
-    kind = PerEpoch if isinstance(method, Merging) else PerStep
-    run = kind(model, data, method, settings, label, seeds)
+    """Train these seeds as one program; see :func:`mtlkit.fit`.
+
+    Args:
+        begin: from seeds to a stack of them that is not trained yet.
+    """
+    run = begin(seeds)
+    epochs = run.settings.epochs
     if checkpoint is None or not run.resume(checkpoint):
         run.evaluate()
     if checkpoint is not None:
         check_plain(run.whole())
     recorder = run.recorder
     recorded = recorder.state()
-    left = range(run.done + 1, settings.epochs + 1) if run.done == 0 or not recorder.all_finished() else ()
+    left = range(run.done + 1, epochs + 1) if run.done == 0 or not recorder.all_finished() else ()
     try:
-        for epoch in progress(left, f"{label} on {data.name}"):
+        for epoch in progress(left, f"{recorder.method} on {run.data.name}"):
             run.enter(epoch)
             run.epoch(epoch)
             run.evaluate()
             run.done, recorded = epoch, recorder.state()
             finished = recorder.all_finished()
-            if checkpoint is not None and (finished or epoch == settings.epochs or checkpoint.due()):
+            if checkpoint is not None and (finished or epoch == epochs or checkpoint.due()):
                 checkpoint.save(epoch, run.whole())
             if watch is not None:
                 watch(recorder.weight_rows())

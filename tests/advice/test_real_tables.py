@@ -24,9 +24,6 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 import mtlkit as mtl
 from mtlkit.datasets.uci import _ADULT
 
-EFFORT = os.environ.get("MTLKIT_ADVICE_EFFORT", "quick")
-"""The suite trains the networks briefly; with "default" here, as long as a user's are trained: an hour."""
-
 
 def in_folder(*parts):
     folder = os.environ.get("MTLKIT_DATA")
@@ -94,7 +91,8 @@ def advised(request):
         held = frame[options["groups"]].isin(np.random.default_rng(1).permutation(names)[: len(names) // 4])
     else:
         held = labelled & (np.random.default_rng(1).random(len(frame)) < 0.25)
-    advice = mtl.advise(frame[~held], main, auxiliaries, **options, effort=EFFORT, jobs=1)
+    effort = "default" if request.config.getoption("--thorough") else "quick"
+    advice = mtl.advise(frame[~held], main, auxiliaries, **options, effort=effort, jobs=1)
     return request.param, advice, frame[~held], frame[held], main, auxiliaries, options
 
 
