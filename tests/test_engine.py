@@ -192,6 +192,23 @@ def test_a_traced_step_draws_new_dropout_masks_every_time(monkeypatch):
     assert_same(traced, plain)
 
 
+@pytest.mark.parametrize(
+    ("method", "traced"),
+    [
+        (mtl.HydaLearn(), True),
+        (mtl.HydaLearn(metric=lambda output, target: (output - target).abs().mean().item()), False),
+        (mtl.AuxiLearn(every=2), False),
+    ],
+    ids=["own loss", "a user's metric", "more in some steps"],
+)
+def test_only_what_is_torchs_own_and_always_the_same_is_traced(monkeypatch, method, traced):
+    calls = []
+    monkeypatch.setattr(torch, "compile", lambda found, **_: calls.append(1) or found)
+    data = small()
+    mtl.fit(model(data), data, method, compile=True, **RUN)
+    assert bool(calls) == traced
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_a_compiled_step_gives_the_same():
     data = small()
