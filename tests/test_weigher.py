@@ -1320,8 +1320,8 @@ def test_what_a_method_needs_is_asked_for(weighting):
         if needed:
             with pytest.raises(ValueError, match=message):
                 bare(*batch(), **given)
-    if not reads_lr:
-        bare(*batch(), meta=batch(4) if reads_meta(weighting) else None, epoch=0).backward()
+    enough = mtl.Weigher(model, TASKS, weighting, shared=model.trunk, lr=0.1 if reads_lr else None)
+    enough(*batch(), meta=batch(4) if reads_meta(weighting) else None, epoch=0 if "epoch" in reads else None).backward()
 
 
 def test_one_pass_and_two_give_the_same_with_dropout_and_running_statistics(monkeypatch):
