@@ -259,6 +259,8 @@ def reached(
     for axis in axes.flat[: len(panels)]:
         _spread_out(axis, np.concatenate(values), "y")
         _spread_out(axis, np.array([steps_per_epoch, axis.get_xlim()[1]]))
+    for axis in axes.flat[max(len(panels) - columns, 0) : len(panels)]:
+        axis.tick_params(labelbottom=True)
     for axis in axes[:, 0]:
         axis.set_ylabel(label)
     figure.legend(drawn.values(), drawn, loc="outside lower center", ncols=3, fontsize=8)
