@@ -162,33 +162,33 @@ def draws(data: Dataset, seed: int, epochs: int) -> list[Dataset | Split]:
     return [data, data.resample(seed), *last]
 
 
-def in_words(value: object) -> str:
+def described(value: object) -> str:
     """An argument as a text that is the same in every process, and another one for another argument."""
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         return str(int(value) if isinstance(value, numbers.Integral) else float(value))
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(in_words, value))}]"
+        return f"[{', '.join(map(described, value))}]"
     if isinstance(value, Tensor):
         plain = value.detach().cpu().contiguous()
         content = plain.flatten().view(torch.uint8).numpy().tobytes()
         return hashlib.sha256(f"{plain.dtype} {tuple(plain.shape)} ".encode() + content).hexdigest()[:16]
     if isinstance(value, Split):
-        return in_words([value.x, value.y, value.rows, value.noisy])
+        return described([value.x, value.y, value.rows, value.noisy])
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {in_words(inner)}" for name, inner in value.items())
+        return ", ".join(f"{name}: {described(inner)}" for name, inner in value.items())
     if isinstance(value, Dataset):
         told = [value.tasks, value.recipe, value.categories, *value.splits.values()]
-        return f"{value.name} {_short(in_words(told))}"
+        return f"{value.name} {_short(described(told))}"
     if isinstance(value, nn.Module):
         shapes = {name: tuple(p.shape) for name, p in value.named_parameters()}
         names = getattr(value, "names", ())
-        return f"{type(value).__name__} {_short(in_words([str(value), names, shapes, dict(value.named_buffers())]))}"
+        return f"{type(value).__name__} {_short(described([str(value), names, shapes, dict(value.named_buffers())]))}"
     try:
         return recipes.of(value)
     except (TypeError, ValueError):
         kind = value if hasattr(value, "__qualname__") else type(value)
         inside = {f.name: getattr(value, f.name) for f in fields(value)} if is_dataclass(value) else {}
-        return f"{kind.__module__}.{kind.__qualname__}({in_words(inside)})"
+        return f"{kind.__module__}.{kind.__qualname__}({described(inside)})"
 
 
 def _short(text: str) -> str:

@@ -244,17 +244,21 @@ def _predicted(model: MultiTaskModel, draw: Dataset, rows: pd.DataFrame | Tensor
     if output.numel() != len(x) * task.n_outputs:
         shape = tuple(output.shape[1:])
         raise ValueError(f"task {task.name!r} has outputs of {shape} for each row, expected {task.n_outputs}")
-    return _in_words(task, output.reshape(len(x), task.n_outputs), draw)
+    return predictions(task, output.reshape(len(x), task.n_outputs), draw.scale.get(task.name, (0.0, 1.0)))
 
 
-def _in_words(task: Task, output: Tensor, draw: Dataset) -> Tensor:
-    """Outputs (N, n_outputs) as probabilities (N, C), or (N,) in the target's own units."""
+def predictions(task: Task, outputs: Tensor, scale: tuple[float, float] = (0.0, 1.0)) -> Tensor:
+    """Outputs (N, n_outputs) as probabilities (N, C), or (N,) in the target's own units.
+
+    Args:
+        scale: mean and standard deviation that were taken out of a regression target.
+    """
     if task.kind == "multiclass":
-        return output.softmax(1)
+        return outputs.softmax(1)
     if task.kind == "binary":
-        return torch.cat([-output, output], 1).sigmoid()
-    mean, sd = draw.scale.get(task.name, (0.0, 1.0))
-    return output.squeeze(1) * sd + mean
+        return torch.cat([-outputs, outputs], 1).sigmoid()
+    mean, sd = scale
+    return outputs.squeeze(1) * sd + mean
 
 
 def _inputs(draw: Dataset, rows: pd.DataFrame | Tensor) -> Tensor:

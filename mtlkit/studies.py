@@ -19,7 +19,7 @@ import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from mtlkit import recipes
-from mtlkit.checkpoint import in_words as described
+from mtlkit.checkpoint import described
 from mtlkit.datasets import Dataset
 from mtlkit.merging import Merging
 from mtlkit.models import MultiTaskModel

@@ -106,12 +106,6 @@ def test_summary_and_readable_tell_the_same(outcome):
     assert means == sorted(means)
 
 
-def test_tuning_table_marks_the_choice(outcome):
-    shown = tables.readable_tuning(outcome)
-    assert list(shown.columns) == ["0.1", "1e+06"]
-    assert (shown.apply(lambda row: row.str.contains(r"\*").sum(), axis=1) == 1).all()
-
-
 def test_saved_tables_round_trip_and_none_writes_nothing(outcome, tmp_path):
     table = tables.summary(outcome)
     tables.save(table, tables.readable(table), tmp_path / "new", "t")

@@ -13,14 +13,14 @@ import torch
 from sklearn import metrics as skm
 
 from mtlkit import studies
-from mtlkit.advice._models import Linear, Model, Trees, boosted, in_words
+from mtlkit.advice._models import Linear, Model, Trees, boosted
 from mtlkit.advice._prepare import Prepared, dataset
 from mtlkit.datasets import Dataset
 from mtlkit.datasets.tabular import Table
 from mtlkit.levels import STRENGTHS
 from mtlkit.models import MultiTaskModel, mlp
 from mtlkit.progress import progress
-from mtlkit.results import Runs
+from mtlkit.results import Runs, predictions
 from mtlkit.studies import Candidate
 from mtlkit.tasks import Task, labelled
 from mtlkit.weighting import GradientCosine, HydaLearn, SLGrad, Uniform, Weighting
@@ -33,7 +33,6 @@ WEIGHTED = {"network, SLGrad": SLGrad()}
 MORE = {"network, GradientCosine": GradientCosine(), "network, HydaLearn": HydaLearn()}
 """What ``effort="thorough"`` tries besides."""
 
-METRICS = {"binary": "ROC AUC", "multiclass": "accuracy", "regression": "rmse"}
 LEAVES = (31, 4)
 ROUNDS = {"binary": 200, "regression": 200, "multiclass": 60}
 MOST_APART = 4
@@ -203,7 +202,7 @@ def committee(runs: Runs, data: Dataset, seeds: Sequence[int]) -> tuple[np.ndarr
         with torch.no_grad():
             outputs = runs.model(seed)(draw.test.x.double())[draw.main.name].double()
         outputs = torch.nan_to_num(outputs.reshape(len(draw.test), -1))
-        found.append(in_words(draw.main, outputs, draw.scale.get(draw.main.name, (0.0, 1.0))).numpy())
+        found.append(predictions(draw.main, outputs, draw.scale.get(draw.main.name, (0.0, 1.0))).numpy())
     order = draw.test.rows.numpy()
     return order, np.mean(found, 0)
 
@@ -237,7 +236,7 @@ def _plain(number: int, draw: Dataset, table: Table, settings: Mapping) -> tuple
         known, test = (_auxiliaries(table, where) for where in (_rows(draw), draw.test.rows))
         own, others = np.c_[x.numpy(), known], np.c_[draw.test.x.numpy(), test]
         said[WITH] = _grown(draw, settings[TREES], own, y, others)
-    return number, {name: (rows, in_words(draw.main, out, scale).numpy()) for name, out in said.items()}
+    return number, {name: (rows, predictions(draw.main, out, scale).numpy()) for name, out in said.items()}
 
 
 def _grown(draw: Dataset, settings: tuple[int, int], x: np.ndarray, y: np.ndarray, new: np.ndarray) -> torch.Tensor:
@@ -292,7 +291,7 @@ def _tried(draw: Dataset) -> tuple[np.ndarray, np.ndarray]:
     target = draw.meta.y[name].numpy()
 
     def loss(outputs: torch.Tensor) -> float:
-        return losses(main, target, in_words(main, outputs).numpy()).mean()
+        return losses(main, target, predictions(main, outputs).numpy()).mean()
 
     linear = [loss(Linear.fit(draw, x, y, strength)(draw.meta.x)) for strength in STRENGTHS]
     trees = []

@@ -18,8 +18,7 @@ from torch import Tensor
 from mtlkit import keep
 from mtlkit.advice._columns import Reader
 from mtlkit.datasets import Dataset
-from mtlkit.results import Runs, load_runs
-from mtlkit.tasks import Task
+from mtlkit.results import Runs, load_runs, predictions
 
 SMALLEST = 1e-12
 FORMAT = "mtlkit advice"
@@ -147,15 +146,6 @@ def boosted(kind: str, rounds: int, leaves: int) -> HistGradientBoostingClassifi
     return TREES[kind](max_iter=rounds, max_leaf_nodes=leaves, early_stopping=False, random_state=0)
 
 
-def in_words(task: Task, outputs: Tensor, scale: tuple[float, float] = (0.0, 1.0)) -> Tensor:
-    """Outputs (N, outputs) as probabilities (N, C), or (N,) in the target's own units."""
-    if task.kind == "multiclass":
-        return outputs.softmax(1)
-    if task.kind == "binary":
-        return torch.cat([-outputs, outputs], 1).sigmoid()
-    return outputs.squeeze(1) * scale[1] + scale[0]
-
-
 @dataclass(frozen=True)
 class Model:
     """The recommended model, fitted on the whole table.
@@ -190,7 +180,7 @@ class Model:
             return self.fitted.predict(inputs)
         main, encode = self.data.main, self.data.encoder
         assert encode is not None
-        found = in_words(main, self.fitted(encode(inputs)), self.data.scale.get(main.name, (0.0, 1.0)))
+        found = predictions(main, self.fitted(encode(inputs)), self.data.scale.get(main.name, (0.0, 1.0)))
         if found.ndim == 1:
             return pd.Series(found.numpy(), frame.index, name=main.name)
         return pd.DataFrame(found.numpy(), frame.index, columns=self.data.classes[main.name])

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mtlkit import recipes
-from mtlkit.checkpoint import Checkpoint, draws, files_of, in_words
+from mtlkit.checkpoint import Checkpoint, described, draws, files_of
 from mtlkit.datasets import Dataset
 from mtlkit.merging import Merging
 from mtlkit.models import MultiTaskModel
@@ -166,7 +166,7 @@ def fit(
         of_run = {field.name: getattr(settings, field.name) for field in fields(settings)}
         of_run |= {"label": label, "seeds": seeds, "chunk": chunk, "model": model, "weighting": weighting}
         of_run |= {"data": draws(data, seeds[0], epochs), "device": str(settings.device), "torch": torch.__version__}
-        files = [*files_of(Path(checkpoint), {what: in_words(value) for what, value in of_run.items()}, chunks)]
+        files = [*files_of(Path(checkpoint), {what: described(value) for what, value in of_run.items()}, chunks)]
     done: dict[int, Runs] = {}
     stopped = False
     try:

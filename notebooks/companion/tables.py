@@ -70,13 +70,6 @@ def _short(number: float) -> str:
     return f"{number:.3f}" if abs(number) < 1000 else f"{number:.0e}"
 
 
-def readable_tuning(outcome: Study) -> pd.DataFrame:
-    """The search behind ``outcome``: a row per method, a column per learning rate, a star at the chosen one."""
-    rows = outcome.tuning
-    text = [f"{loss:.4f}{' *' * chosen}" for loss, chosen in zip(rows["meta_loss"], rows["chosen"], strict=True)]
-    return rows.assign(text=text, lr=rows["lr"].map("{:g}".format)).pivot(index="method", columns="lr", values="text")
-
-
 def spread(outcome: Study, metric: str) -> pd.DataFrame:
     """Mean, standard deviation and maximum over seeds of the main task's test ``metric``, per method.
 

@@ -10,8 +10,9 @@ import mtlkit as mtl
 from mtlkit.advice import Refused
 from mtlkit.advice._levels import Effort, Found, network
 from mtlkit.advice._levels import whole as fitted_whole
-from mtlkit.advice._models import Linear, Trees, boosted, flat, in_words
+from mtlkit.advice._models import Linear, Trees, boosted, flat
 from mtlkit.advice._prepare import prepare
+from mtlkit.results import predictions
 from mtlkit.studies import Candidate, fits
 from mtlkit.weighting import Uniform
 
@@ -48,10 +49,10 @@ def test_they_say_what_scikit_learn_says(kind):
         assert Linear.constant(data, y)(new).unique().item() == pytest.approx(y.mean())
     else:
         linear = LogisticRegression(C=0.5, max_iter=5000, tol=1e-8).fit(rows, y)
-        said = in_words(data.main, Linear.fit(data, x, y, 0.5)(new)).numpy()
+        said = predictions(data.main, Linear.fit(data, x, y, 0.5)(new)).numpy()
         assert said == pytest.approx(linear.predict_proba(flat(new, data.categories)), abs=1e-3)
-        assert in_words(data.main, own).numpy() == pytest.approx(trees.predict_proba(new.numpy()), abs=1e-9)
-        shares = in_words(data.main, Linear.constant(data, y)(new))[0].numpy()
+        assert predictions(data.main, own).numpy() == pytest.approx(trees.predict_proba(new.numpy()), abs=1e-9)
+        shares = predictions(data.main, Linear.constant(data, y)(new))[0].numpy()
         assert shares == pytest.approx(np.bincount(y.astype(int)) / len(y), abs=0.01)
 
 
@@ -60,7 +61,7 @@ def test_trees_where_training_shows_two_of_three_classes():
     x, y = data.train.x.numpy(), data.train.y["y"].numpy()
     few = np.isin(y, [1, 3])
     model = boosted("multiclass", 5, 4).fit(x[few], y[few])
-    said = in_words(data.main, Trees.of(model, 4)(data.test.x)).numpy()
+    said = predictions(data.main, Trees.of(model, 4)(data.test.x)).numpy()
     assert said[:, [1, 3]] == pytest.approx(model.predict_proba(data.test.x.numpy()), abs=1e-6)
     assert said[:, [0, 2]].max() < 1e-9
 
