@@ -100,13 +100,13 @@ def cited(paper: str) -> str:
 
 
 def table(rows: tuple[Method, ...] = METHODS + ARCHITECTURES) -> pd.DataFrame:
-    """A line per method: name and options, level, reads, cost, paper."""
+    """A line per method: name, level, reads, cost, paper."""
     return pd.DataFrame(
         {
-            "method": f"`{row.name}({row.options})`".replace("()", "") + (f": {row.note}" if row.note else ""),
+            "method": f"`{row.name}`" + (f": {row.note}" if row.note else ""),
             "level": row.level,
             "reads": row.reads,
-            "extra cost": row.cost,
+            "extra cost": row.cost.replace("none", ""),
             "paper": row.paper,
         }
         for row in rows

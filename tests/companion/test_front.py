@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from companion import claims, figures, methods
 from companion.claims._front import filled, findings, hero, parts, slim
-from companion.claims._table import gains
+from companion.claims._table import gains, short, untested
 
 import mtlkit as mtl
 
@@ -58,11 +58,19 @@ def test_a_finding_counts_the_settings_in_which_a_claim_holds():
             row("S3", "against uniform weights", "partly", where="0% label noise"),
         ]
     )
-    first, second, *_ = findings(table)
+    [first] = findings(table)
     assert "lower test loss than its paper's baselines **in 2 of 3 settings** (MNIST 60%: 0.3 against 0.4)" in first
     assert "no worse than uniform weights without wrong labels **in 0 of 1, partly in 1 more**" in first
     assert "linear model" not in first
-    assert second == "**HydaLearn**, a weight per mini-batch: not tested at full scale yet."
+
+
+def test_what_is_still_to_come_is_said_and_has_no_row():
+    rows = [row("S1", "w", "partly"), row("S1", "x", "not tested here"), row("G2", "w", "not tested here")]
+    table = pd.DataFrame(rows).assign(notebook="label_noise")
+    assert untested(table) == "Not tested yet: 2 of 3 tests, among them all of Loss weighting strategies: G2."
+    assert untested(table[:2]) == "Not tested yet: 1 of 2 tests."
+    assert untested(table[:1]) == ""
+    assert short(table).to_dict("list") == {"verdicts": ["MNIST [1◐](notebooks/label_noise.ipynb)"]}
 
 
 def test_the_hero_has_the_means_of_its_table():
