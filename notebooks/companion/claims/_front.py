@@ -29,7 +29,7 @@ def filled(text: str, parts: dict[str, str]) -> str:
     return text
 
 
-def parts(table: pd.DataFrame, numbers: pd.DataFrame) -> dict[str, str]:
+def generated(table: pd.DataFrame, numbers: pd.DataFrame) -> dict[str, str]:
     """Everything on the front page that has a number or names a method.
 
     Args:
@@ -40,7 +40,7 @@ def parts(table: pd.DataFrame, numbers: pd.DataFrame) -> dict[str, str]:
         "hero": hero(numbers),
         "findings": "\n".join(f"- {sentence}" for sentence in [*findings(table), untested(table)] if sentence),
         "claims": f"{picture(table)}\n\n{slim(short(table))}\n\n{key()}",
-        "methods": slim(methods.table()),
+        "methods": slim(methods.listing()),
     }
 
 

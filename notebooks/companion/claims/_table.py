@@ -189,7 +189,7 @@ def matrices(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return found
 
 
-def gains(table: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
+def least_support(table: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
     """How far ahead each tested claim's method is in the comparison that speaks least for it, for a figure.
 
     Only comparisons of test losses and metrics that decide. Gains are in hundredths of what the best contender gains
