@@ -29,7 +29,7 @@ FLOORS = {
     ],
     "companion": [
         "tables", "dynamics", "paired", "published", "methods", "claims", "figures", "architectures", "show", "recipe",
-        "noise", "notebook", "full", "site",
+        "noise", "speed", "notebook", "full", "site",
     ],
 }  # fmt: skip
 """The two rooms, each from the ground up; the companion stands on mtlkit."""

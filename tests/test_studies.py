@@ -99,7 +99,7 @@ def test_summary_and_readable_tell_the_same(outcome):
     assert mine[["difference", "p"]].tolist() == against[["difference", "p"]].tolist()
     assert mine["mean"] == outcome.runs["SLGrad"].summary().loc["SLGrad", "is_8", "loss"]["mean"]
     assert math.isnan(table[table.method == "Uniform"]["difference"].iloc[0])
-    shown = tables.readable(table)
+    shown = tables.readable_summary(table)
     assert shown.loc["SLGrad", "loss"] == f"{mine['mean']:.3f} [{mine['low']:.3f}, {mine['high']:.3f}]"
     assert shown.loc["SLGrad", "diverged"] == "0 of 3"
     means = [float(text.split()[0]) for text in shown["loss"]]
@@ -108,11 +108,11 @@ def test_summary_and_readable_tell_the_same(outcome):
 
 def test_saved_tables_round_trip_and_none_writes_nothing(outcome, tmp_path):
     table = tables.summary(outcome)
-    tables.save(table, tables.readable(table), tmp_path / "new", "t")
+    tables.save_table(table, tables.readable_summary(table), tmp_path / "new", "t")
     text = (tmp_path / "new" / "t.csv").read_text()
     assert text.count("\n") == len(table) + 1
     assert "SLGrad" in (tmp_path / "new" / "t.md").read_text()
-    tables.save(table, table, None, "t")
+    tables.save_table(table, table, None, "t")
     assert sorted(p.name for p in tmp_path.rglob("*.*")) == ["t.csv", "t.md"]
 
 

@@ -80,7 +80,7 @@ def _framed(axis: Axes, left: float, right: float, top: float) -> None:
     axis.set(xlim=(left - 0.1, right + 0.1), ylim=(INPUTS - 0.2, top + 0.1))
 
 
-def low_level(model: LowLevel) -> Figure:
+def draw_low_level(model: LowLevel) -> Figure:
     """Each head at the layer that it reads; a layer has the stripes of the tasks whose losses reach it."""
     figure, axis = _canvas(model.names, (4.8, 4.2))
     stages = [model.stages[name] for name in model.names]
@@ -98,7 +98,7 @@ def low_level(model: LowLevel) -> Figure:
     return figure
 
 
-def routed(model: Routed) -> Figure:
+def draw_routed(model: Routed) -> Figure:
     """The units of every layer, a row per task: filled where they are on the task's route."""
     figure, axis = _canvas(model.names, (4.8, 4.6))
     widest = max(route.mask.shape[1] for route in model.routes)
@@ -122,7 +122,7 @@ def routed(model: Routed) -> Figure:
     return figure
 
 
-def multi_backbone(model: MultiBackbone) -> Figure:
+def draw_multi_backbone(model: MultiBackbone) -> Figure:
     """The trunks side by side, their features put together, and the heads that read all of them."""
     figure, axis = _canvas(model.names, (4.8, 4.6))
     every, width, gap = range(len(model.names)), 2.0, 0.5
@@ -140,7 +140,7 @@ def multi_backbone(model: MultiBackbone) -> Figure:
     return figure
 
 
-def taps(model: Taps) -> Figure:
+def draw_taps(model: Taps) -> Figure:
     """The shared layers and, beside each, every task's change of it: filled where the task has switched it on."""
     figure, axis = _canvas(model.names, (5.6, 4.2))
     every = range(len(model.names)) if next(model.trunk.parameters()).requires_grad else []
@@ -157,7 +157,7 @@ def taps(model: Taps) -> Figure:
     return figure
 
 
-def parameters(model: nn.Module) -> int:
+def n_parameters(model: nn.Module) -> int:
     """How many numbers a model has, without the tasks' own changes of the layers in TAPS."""
     return sum(p.numel() for name, p in model.named_parameters() if not name.startswith("changes."))
 
@@ -177,7 +177,7 @@ def kept(
     rows = []
     for name, runs in outcome.runs.items():
         given = candidates[name]
-        total = parameters((given if isinstance(given, Candidate) else given[0]).model)
+        total = n_parameters((given if isinstance(given, Candidate) else given[0]).model)
         told = runs.frame[runs.frame["metric"].isin(["task_parameters", "task_share"])]
         told = told.pivot(index="seed", columns="metric", values="value").reindex(runs.seeds)
         own = told.get("task_parameters", pd.Series(0.0, runs.seeds))

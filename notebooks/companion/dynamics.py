@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,11 +61,11 @@ def _trained(runs: Runs, table: pd.DataFrame) -> np.ndarray:
     return np.broadcast_to(~diverged.loc[table.index].to_numpy()[:, None], table.shape)
 
 
-def around_drift(condition: str, runs: Sequence[Runs], after: int) -> pd.DataFrame:
+def around_drift(runs: Mapping[str, Sequence[Runs]], after: int) -> pd.DataFrame:
     """Each seed's auxiliary share before and after the end of epoch ``after``, as rows of a per-seed table.
 
     Args:
-        condition: what the rows say there.
+        runs: condition to the runs under it.
         after: last epoch before the drift.
 
     Returns:
@@ -74,7 +74,7 @@ def around_drift(condition: str, runs: Sequence[Runs], after: int) -> pd.DataFra
         those next to the drift.
     """
     rows = []
-    for run in runs:
+    for condition, run in ((condition, run) for condition, several in runs.items() for run in several):
         shares = auxiliary_shares(run)
         count = min(after, shares.shape[1] - after)
         for when, first in (("before", after - count + 1), ("after", after + 1)):

@@ -125,7 +125,7 @@ def _figure(
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def save(figure: Figure, folder: str | Path | None, name: str) -> None:
+def save_figure(figure: Figure, folder: str | Path | None, name: str) -> None:
     """Write ``name.svg`` and ``name.png`` into ``folder``, the same bytes every time; nothing if it is None."""
     if folder is None:
         return
@@ -290,7 +290,7 @@ def _floors(axis: Axes, floors: Mapping[str, float], across: bool) -> None:
 
 
 @_styled
-def hero(
+def weights_and_losses(
     runs: Sequence[Runs], table: pd.DataFrame, floors: Mapping[str, float], *, title: str, steps_per_epoch: int
 ) -> Figure:
     """What happens to the weight of wrong labels over training, and the test losses that come of it, side by side.
@@ -340,7 +340,7 @@ def hero(
 
 
 @_styled
-def gains(table: pd.DataFrame) -> Figure:
+def gain_bars(table: pd.DataFrame) -> Figure:
     """By how much a method is ahead of what a claim compares it with, right is better: a row per comparison.
 
     Gains beyond a hundred are drawn at the edge, with their number.
@@ -408,7 +408,7 @@ def trajectories(runs: Sequence[Runs], metrics: Mapping[str, str]) -> Figure:
 
 
 @_styled
-def levels(panels: Mapping[tuple[str, str], pd.DataFrame], *, label: str) -> Figure:
+def gain_by_level(panels: Mapping[tuple[str, str], pd.DataFrame], *, label: str) -> Figure:
     """A line per method over levels such as noise or size, with 95 % intervals; levels are evenly spaced.
 
     Args:
@@ -525,7 +525,7 @@ def ratio_by_size(panels: Mapping[str, pd.DataFrame], *, label: str, size_label:
 
 
 @_styled
-def around_drift(panels: Mapping[str, Mapping[str, pd.DataFrame]], *, after: int, columns: int) -> Figure:
+def drift_shares(panels: Mapping[str, Mapping[str, pd.DataFrame]], *, after: int, columns: int) -> Figure:
     """The auxiliaries' share of the weight over training, and when the drift sets in.
 
     Mean and 95 % band over seeds, while half of them still train.

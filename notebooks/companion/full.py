@@ -44,9 +44,9 @@ def fill(name: str, sections: dict[str, dict]) -> None:
         raise ValueError(f"params.yaml has no full entry {name!r}, expected one of {', '.join(sections)}")
     section = sections[name]
     source = BUILD / name / "source.ipynb"
-    notebook.write(notebook.stripped(nbformat.read(f"notebooks/{section['notebook']}.ipynb", 4)), source)
+    notebook.write_notebook(notebook.stripped(nbformat.read(f"notebooks/{section['notebook']}.ipynb", 4)), source)
     values = {**section["parameters"], "missing": "train"}
-    notebook.run(source, BUILD / name / "executed.ipynb", values, show=True)
+    notebook.run_notebook(source, BUILD / name / "executed.ipynb", values, show=True)
     print(f"{name}: every run is in {values['store']}")
 
 

@@ -8,8 +8,11 @@ import re
 from dataclasses import dataclass, replace
 
 import pandas as pd
+from torchjd import aggregation as torchjd
 
 import mtlkit as mtl
+from mtlkit.merging import Merging
+from mtlkit.weighting import Weighting
 
 
 @dataclass(frozen=True)
@@ -93,20 +96,42 @@ ARCHITECTURES = (
 """Models of the papers, in :mod:`mtlkit.models`; they take every weighting."""
 
 
+def weightings(*names: str) -> dict[str, Weighting | Merging]:
+    """Name to weighting, as the studies use it: those named, in this order, or all; those of the Gramian by theirs."""
+    found = {}
+    for method in METHODS:
+        if method.name == "Gramian":
+            found |= {name: mtl.Gramian(weighting) for name, weighting in GRAMIANS.items()}
+        else:
+            found[method.name] = getattr(mtl, method.name)(*([[0.5, 0.5, 0]] if method.name == "Fixed" else []))
+    return {name: found[name] for name in names or found}
+
+
+GRAMIANS = {
+    "PCGrad": torchjd.PCGradWeighting(),
+    "CAGrad": torchjd.CAGradWeighting(c=0.5),
+    "MGDA": torchjd.MGDAWeighting(),
+    "IMTL-G": torchjd.IMTLGWeighting(),
+    "Aligned-MTL": torchjd.AlignedMTLWeighting(),
+    "UPGrad": torchjd.UPGradWeighting(),
+}
+"""Name to what :class:`mtlkit.Gramian` takes for it."""
+
+
 def cited(paper: str) -> str:
     """A paper as a link where it is on arXiv."""
     number = re.fullmatch(r"\d{4}\.\d{4,5}", paper)
     return f"[{paper}](https://arxiv.org/abs/{paper})" if number else paper
 
 
-def table(rows: tuple[Method, ...] = METHODS + ARCHITECTURES) -> pd.DataFrame:
-    """A line per method: name and options, level, reads, cost, paper."""
+def listing(rows: tuple[Method, ...] = METHODS + ARCHITECTURES) -> pd.DataFrame:
+    """A line per method: name, level, reads, cost, paper."""
     return pd.DataFrame(
         {
-            "method": f"`{row.name}({row.options})`".replace("()", "") + (f": {row.note}" if row.note else ""),
+            "method": f"`{row.name}`" + (f": {row.note}" if row.note else ""),
             "level": row.level,
             "reads": row.reads,
-            "extra cost": row.cost,
+            "extra cost": row.cost.replace("none", ""),
             "paper": row.paper,
         }
         for row in rows
@@ -130,11 +155,19 @@ class Described:
     source: str
 
 
-def described(method: Method) -> Described:
+def explained(method: Method) -> Described:
     """The parts of a method's docstring: its first sentence, equation, symbols, source."""
     parts = [_parts(_documented(name)) for name in method.documented or (method.name,)]
     source = next((part.source for part in parts if part.source), "")
     return replace(parts[0], source=source)
+
+
+def section(method: Method) -> str:
+    """What the guide says of a method, as Markdown: its call and the parts of its docstring."""
+    text = explained(method)
+    equation = "\n```text\n" + "\n".join(text.equations) + "\n```\n" if text.equations else ""
+    call = f"`mtl.{'models.' if method in ARCHITECTURES else ''}{method.name}({method.options})`"
+    return f"### {method.name}\n\n{call}: {text.says}\n{equation}\n{text.symbols}\n\n{text.source}"
 
 
 def _documented(name: str) -> object:

@@ -133,7 +133,7 @@ def parameters(path: Path) -> dict[str, object]:
     return found
 
 
-def run(source: Path, target: Path, values: dict[str, object], show: bool = False) -> None:
+def run_notebook(source: Path, target: Path, values: dict[str, object], show: bool = False) -> None:
     """Execute ``source`` with these parameters and write the canonical result to ``target``.
 
     The kernel runs in ``notebooks/`` (paths in a notebook are relative to it; without such a folder, to where the
@@ -169,10 +169,10 @@ def run(source: Path, target: Path, values: dict[str, object], show: bool = Fals
         if error.ename != "Refused":
             raise
         raise ValueError(error.evalue) from None
-    write(canonical(nbformat.read(target, 4)), target)
+    write_notebook(canonical(nbformat.read(target, 4)), target)
 
 
-def write(notebook: NotebookNode, path: Path) -> None:
+def write_notebook(notebook: NotebookNode, path: Path) -> None:
     """Write a notebook with a stable layout."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.validate(notebook)
@@ -290,12 +290,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _strip(given: argparse.Namespace) -> int:
     for source in given.sources:
-        write(stripped(nbformat.read(source, 4)), given.folder / source.name)
+        write_notebook(stripped(nbformat.read(source, 4)), given.folder / source.name)
     return 0
 
 
 def _store(given: argparse.Namespace) -> int:
-    write(storable(nbformat.read(given.source, 4)), given.target)
+    write_notebook(storable(nbformat.read(given.source, 4)), given.target)
     return 0
 
 
@@ -308,7 +308,7 @@ def _run(given: argparse.Namespace) -> int:
         values.update(sections[given.section])
     defaults = parameters(given.source)
     values.update({name: _value(value, defaults.get(name)) for name, value in given.p})
-    run(given.source, given.target, values)
+    run_notebook(given.source, given.target, values)
     return 0
 
 

@@ -8,7 +8,7 @@ from mtlkit.stats import contrast
 from mtlkit.tasks import lower_is_better
 
 
-def gains(table: pd.DataFrame, metric: str, reference: str) -> pd.DataFrame:
+def gains_over(table: pd.DataFrame, metric: str, reference: str) -> pd.DataFrame:
     """By how much each method is better than ``reference``, over the same seeds.
 
     Args:
@@ -27,7 +27,7 @@ def gains(table: pd.DataFrame, metric: str, reference: str) -> pd.DataFrame:
 
 
 def gains_of(table: pd.DataFrame, metric: str, method: str) -> pd.DataFrame:
-    """By how much ``method`` is better than each other one: :func:`gains` with both sides changed over."""
+    """By how much ``method`` is better than each other one: :func:`gains_over` with both sides changed over."""
     return _against(table, metric, method, -1 if lower_is_better(metric) else 1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,38 +12,91 @@ from IPython.display import Markdown, display
 
 from companion import figures, paired, tables
 from companion.claims import LATE
-from mtlkit import studies
+from companion.show import show
+from mtlkit import models, studies
 from mtlkit.datasets import Dataset
 from mtlkit.levels import CONSTANT, levels
-from mtlkit.results import Runs
-from mtlkit.studies import Study
+from mtlkit.merging import Merging
+from mtlkit.results import Runs, compare
+from mtlkit.stats import estimate
+from mtlkit.studies import Candidate, Study
+from mtlkit.weighting import Weighting
 
 
 @dataclass(frozen=True)
-class Trained:
+class Studied:
     """Outcomes and floors by condition.
 
     Attributes:
         outcomes: condition to its study.
         floors: condition to its constant and linear models.
+        called: what tables call a condition.
     """
 
     outcomes: dict[str, Study]
     floors: dict[str, dict[str, Runs]]
+    called: str = "condition"
 
-    @property
-    def lines(self) -> dict[str, dict[str, float]]:
-        """Condition to the floors' mean test loss."""
-        return tables.floor_means(self.floors)
+    def lines(self, metric: str = "loss") -> dict[str, dict[str, float]]:
+        """Condition to the floors' mean of a test metric."""
+        return tables.floor_means(self.floors, metric)
+
+    def means(self, metric: str = "loss", start: str = "") -> dict[str, pd.DataFrame]:
+        """Condition to mean, low and high of the main task's test metric, a row per method.
+
+        Args:
+            start: of the conditions to take.
+        """
+        return {
+            condition: studies.per_seed(outcome, metric).apply(estimate).T[["mean", "low", "high"]]
+            for condition, outcome in self.outcomes.items()
+            if condition.startswith(start)
+        }
 
     def summaries(self, metrics: Sequence[str], reference: str = "Uniform") -> dict[str, pd.DataFrame]:
         """Condition to its :func:`companion.tables.summary`."""
         return {name: tables.summary(outcome, metrics, reference) for name, outcome in self.outcomes.items()}
 
-    def losses(self) -> dict[str, pd.DataFrame]:
-        """Condition to mean, low and high of the main task's test loss, a row per method."""
-        found = {condition: tables.summary(outcome) for condition, outcome in self.outcomes.items()}
-        return {c: t[t["at"] == "selected"].set_index("method")[["mean", "low", "high"]] for c, t in found.items()}
+    def show_summaries(
+        self, folder: str | None, names: Mapping[str, str], metrics: Sequence[str], reference: str = "Uniform"
+    ) -> None:
+        """A table for each condition, best first, saved with :func:`companion.tables.summary` behind it.
+
+        Args:
+            names: condition to the name under which its table is saved.
+            metrics: the first is compared with the reference.
+        """
+        for condition, table in self.summaries(metrics, reference).items():
+            shown = tables.readable_summary(table)
+            how = f"Floors: {tables.floors_in_words(self.lines(metrics[0])[condition])}."
+            show(
+                shown, names[condition], folder, says=f"{condition}: {shown.index[0]} is first.", how=how, numbers=table
+            )
+
+    def compared(self, pairs: Sequence[tuple[str, str]], metric: str) -> pd.DataFrame:
+        """A method's metric minus another's, seed by seed: a row per condition and pair of trained ones."""
+        rows = [
+            compare([outcome.runs[other], outcome.runs[method]], metric).assign(
+                **{self.called: condition, "method": method, "against": other}
+            )
+            for condition, outcome in self.outcomes.items()
+            for method, other in pairs
+            if {method, other} <= outcome.runs.keys()
+        ]
+        return pd.concat(rows)[[self.called, "method", "against", "difference", "low", "high", "p", "seeds"]]
+
+    def show_spread(self, folder: str | None, name: str, metric: str, start: str = "") -> None:
+        """Mean, standard deviation and maximum over seeds: :func:`companion.tables.spread`.
+
+        Args:
+            start: of the sentence that says what was found.
+        """
+        parts = {condition: tables.spread(outcome, metric) for condition, outcome in self.outcomes.items()}
+        spread = pd.concat(parts, names=[self.called])
+        condition, method = spread["max"].idxmax()
+        says = f"{start}the highest maximum, {spread['max'].max():.3f}, is that of {method} ({condition})."
+        whole = spread.reset_index()
+        show(spread.round(3).reset_index().set_index(self.called), name, folder, says=says, numbers=whole)
 
     def numbers(self, metrics: Sequence[str], overlap: float | Mapping[str, float] = 0.0) -> pd.DataFrame:
         """Every number for every seed, for the claims: :func:`companion.tables.protocol_table`.
@@ -61,24 +114,24 @@ class Trained:
             names: under which the searches are saved together, or condition to the name of its own.
         """
         if isinstance(names, str):
-            together = pd.concat({c: outcome.tuning for c, outcome in self.outcomes.items()}, names=["condition"])
-            tables.save(together.reset_index("condition"), None, folder, names)
+            together = pd.concat({c: outcome.tuning for c, outcome in self.outcomes.items()}, names=[self.called])
+            tables.save_table(together.reset_index(self.called), None, folder, names)
         for condition, outcome in self.outcomes.items():
             if not isinstance(names, str):
-                tables.save(outcome.tuning, None, folder, names[condition])
-            floors = tables.in_words(self.lines[condition])
+                tables.save_table(outcome.tuning, None, folder, names[condition])
+            floors = tables.floors_in_words(self.lines()[condition])
             display(Markdown(f"**{condition}**; floors: {floors}"), outcome.choices)
 
 
 BUDGET = (
-    "doublings", "tuning_seeds", "seeds", "jobs", "epochs", "patience", "steps_per_epoch", "batch_size",
+    "doublings", "tuning_seeds", "seeds", "jobs", "chunk", "epochs", "patience", "steps_per_epoch", "batch_size",
     "meta_batch_size", "store", "missing",
 )  # fmt: skip
 """Parameters of a notebook that go to :func:`mtlkit.studies.study` under their own names."""
 
 
 def budget(parameters: Mapping[str, object]) -> dict[str, object]:
-    """What a notebook's parameters say of the training, as arguments of :func:`train`.
+    """What a notebook's parameters say of the training, as arguments of :func:`studied`.
 
     Args:
         parameters: names to values, such as a notebook's ``globals()``: those of :data:`BUDGET` that are there,
@@ -89,14 +142,21 @@ def budget(parameters: Mapping[str, object]) -> dict[str, object]:
     return found | rates | {"dtype": getattr(torch, parameters["precision"])}
 
 
-def train(
-    conditions: Mapping[str, tuple[Dataset, dict]], *, seeds: int, store: str | None, missing: str, **options
-) -> Trained:
+def studied(
+    conditions: Mapping[str, tuple[Dataset, dict]],
+    *,
+    seeds: int,
+    store: str | None,
+    missing: str,
+    called: str = "condition",
+    **options,
+) -> Studied:
     """Study contenders under every condition; one that the store lacks is left out where nothing is trained.
 
     Args:
         conditions: name to its data and the candidates of :func:`mtlkit.studies.study`.
         seeds, store, missing: see there.
+        called: what tables call a condition.
         options: the other arguments of :func:`mtlkit.studies.study`.
     """
     outcomes, floors = {}, {}
@@ -106,7 +166,14 @@ def train(
         if found.runs:
             outcomes[condition] = found
             floors[condition] = levels(data, seeds, **where)
-    return Trained(outcomes, floors)
+    return Studied(outcomes, floors, called)
+
+
+def overlaid(data: Dataset, weighting: Weighting | Merging, **options) -> Candidate:
+    """A contender on two overlaid digits: Multi-LeNet, or a perceptron where the digits are small scans."""
+    images = data.train.x.ndim == 4
+    model = models.multi_lenet(data) if images else models.mlp(data, hidden=(64, 64))
+    return Candidate(model, data, weighting, options)
 
 
 def against(numbers: pd.DataFrame, condition: str, method: str, other: str, metric: str = "loss") -> str:
@@ -116,7 +183,7 @@ def against(numbers: pd.DataFrame, condition: str, method: str, other: str, metr
         numbers: condition, method, seed, metric, value.
     """
     own = numbers[numbers["condition"] == condition]
-    row = paired.gains(own, metric, other).set_index("method").loc[method]
+    row = paired.gains_over(own, metric, other).set_index("method").loc[method]
     mean = own[(own["method"] == other) & (own["metric"] == metric)]["value"].mean()
     if row["low"] <= 0 <= row["high"]:
         return f"level with {other} ({mean:.3f})"
@@ -169,13 +236,15 @@ def overtaken(runs: Mapping[str, Runs], method: str, other: str, steps_per_epoch
 def gain(numbers: pd.DataFrame, condition: str, method: str, other: str, metric: str = "loss") -> float:
     """By how much a method's mean loss lies below another's, over the same seeds."""
     own = numbers[numbers["condition"] == condition]
-    return paired.gains(own, metric, other).set_index("method").loc[method, "gain"]
+    return paired.gains_over(own, metric, other).set_index("method").loc[method, "gain"]
 
 
-def joined(parts: Iterable[Trained]) -> Trained:
-    """Several conditions that were trained one after the other, as one."""
-    outcomes, floors = {}, {}
-    for part in parts:
-        outcomes |= part.outcomes
-        floors |= part.floors
-    return Trained(outcomes, floors)
+def scale(store: str | None) -> str:
+    """How a sentence begins that says what a study found: with a warning where no full-scale run is behind it."""
+    return "Quick scale, which decides nothing: " if store is None else ""
+
+
+def tally(table: pd.DataFrame) -> str:
+    """How many differences are clear, in words: their 95 % interval, ``low`` to ``high``, leaves out zero."""
+    ahead, behind = (table["low"] > 0).sum(), (table["high"] < 0).sum()
+    return f"clearly ahead in {ahead} of {len(table)} comparisons, clearly behind in {behind}"

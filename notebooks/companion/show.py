@@ -32,7 +32,7 @@ def show(
     """
     display(Markdown(f"**{says}** {how}".strip()))
     if isinstance(what, Figure):
-        figures.save(what, folder, name)
+        figures.save_figure(what, folder, name)
         picture = io.BytesIO()
         with figures.style():
             what.savefig(picture, metadata={"Software": None}, dpi=figures.SCREEN)
@@ -40,5 +40,5 @@ def show(
         data = {"image/png": picture.getvalue(), "text/plain": alternative}
         display(data, raw=True, metadata={"image/png": {"alt": alternative}})
         return
-    tables.save(what.reset_index() if numbers is None else numbers, what, folder, name)
+    tables.save_table(what.reset_index() if numbers is None else numbers, what, folder, name)
     display(what)

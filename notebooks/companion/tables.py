@@ -43,7 +43,7 @@ def summary(outcome: Study, metrics: Sequence[str] = ("loss",), reference: str =
     return table.astype({"seeds": int})
 
 
-def readable(table: pd.DataFrame) -> pd.DataFrame:
+def readable_summary(table: pd.DataFrame) -> pd.DataFrame:
     """A :func:`summary` to read: a row per method, best first by the first metric, numbers with intervals.
 
     The first metric is the one that is compared with the reference, in pairs over the same seeds.
@@ -150,13 +150,13 @@ def floor_means(floors: Mapping[str, Mapping[str, Runs]], metric: str = "loss") 
     }
 
 
-def in_words(levels: Mapping[str, float]) -> str:
+def floors_in_words(levels: Mapping[str, float]) -> str:
     """Names and numbers as a list in a sentence."""
     return ", ".join(f"{name} {level:.3f}" for name, level in levels.items())
 
 
 def readable_gains(table: pd.DataFrame, columns: str = "condition") -> pd.DataFrame:
-    """:func:`companion.paired.gains` to read: a row per method, a column per condition, each gain with its interval.
+    """Gains (:mod:`companion.paired`) to read: a row per method, a column per condition, each gain with its interval.
 
     Args:
         columns: which column of ``table`` tells the conditions apart.
@@ -165,6 +165,14 @@ def readable_gains(table: pd.DataFrame, columns: str = "condition") -> pd.DataFr
     text = [f"{gain:+.3f} [{low:+.3f}, {high:+.3f}]" for gain, low, high in numbers]
     shown = table.assign(text=text).pivot(index="method", columns=columns, values="text")
     return shown.loc[table["method"].unique(), table[columns].unique()].fillna("not run")
+
+
+def starred_gains(table: pd.DataFrame, index: str, columns: str, digits: int) -> pd.DataFrame:
+    """Gains (:mod:`companion.paired`) in short, with a star where the 95 % interval leaves out zero."""
+    clear = (table["low"] > 0) | (table["high"] < 0)
+    text = table["gain"].map(f"{{:+.{digits}f}}".format) + clear.map({True: " *", False: ""})
+    shown = table.assign(text=text).pivot(index=index, columns=columns, values="text")
+    return shown.loc[table[index].unique(), table[columns].unique()].fillna("")
 
 
 def readable_intervals(table: pd.DataFrame, index: str | list[str], columns: str) -> pd.DataFrame:
@@ -222,7 +230,7 @@ def _noisy_shares(run: Runs) -> tuple[pd.Series, pd.Series]:
     return labels, weight.groupby("seed")["value"].mean()
 
 
-def save(table: pd.DataFrame, shown: pd.DataFrame | None, folder: str | Path | None, name: str) -> None:
+def save_table(table: pd.DataFrame, shown: pd.DataFrame | None, folder: str | Path | None, name: str) -> None:
     """Write the numbers as ``name.csv`` and what is shown, if anything, as ``name.md`` into ``folder``.
 
     Nothing is written if ``folder`` is None. Numbers are rounded to six significant digits, far above

@@ -41,7 +41,7 @@ def by_level(figure, rise=1.0):
 
 def test_a_layer_has_the_stripes_of_the_tasks_that_train_it(data):
     model = models.mlp(data, hidden=(5, 4), stages={"side_b": 1})
-    figure = architectures.low_level(model)
+    figure = architectures.draw_low_level(model)
     assert by_level(figure) == {1: [0, 1, 2, 2], 2: [0, 1], 3: [0, 1]}  # side_b trains layer 1 and its head beside it
     trained = {task: len(names) // 2 for task, names in model.trained().items()}
     assert trained == {"same_side": 2, "side_a": 2, "side_b": 1}
@@ -49,7 +49,7 @@ def test_a_layer_has_the_stripes_of_the_tasks_that_train_it(data):
 
 def test_routes_are_those_of_the_model(data):
     model = drawn(models.routed(models.mlp(data, hidden=(6, 8)), 0.5))
-    figure = architectures.routed(model)
+    figure = architectures.draw_routed(model)
     squares = [p for p in figure.axes[0].patches if isinstance(p, Rectangle) and p.get_edgecolor()[:3] != (0, 0, 0)]
     colours = [to_rgb(colour) for colour in architectures.COLOURS]
     units = [p for p in squares if p.get_facecolor()[:3] in [*colours, (1, 1, 1)] and p.get_width() < 0.6]
@@ -65,7 +65,7 @@ def test_routes_are_those_of_the_model(data):
 
 
 def test_every_trunk_and_every_head_is_there(data):
-    figure = architectures.multi_backbone(models.multi_backbone(models.mlp(data, hidden=(5, 4)), 3))
+    figure = architectures.draw_multi_backbone(models.multi_backbone(models.mlp(data, hidden=(5, 4)), 3))
     every = sorted([0, 1, 2] * 3)
     found = by_level(figure)
     assert (found[1], found[2]) == (every, every)
@@ -78,7 +78,7 @@ def test_changes_that_are_switched_off_are_empty(data, joint):
     with torch.no_grad():
         model.changes[1][0].score.fill_(0)
         model.changes[2][1].score.fill_(-1)
-    figure = architectures.taps(model)
+    figure = architectures.draw_taps(model)
     shared = [0, 1, 2] if joint else []
     found = by_level(figure)
     assert found[1] == sorted([*shared, 0, 2])
@@ -91,7 +91,7 @@ def test_changes_that_are_switched_off_are_empty(data, joint):
 def test_pictures_are_the_same_bytes_again(data, tmp_path):
     model = drawn(models.routed(models.mlp(data, hidden=(5, 4))))
     for name in ("a", "b"):
-        figures.save(architectures.routed(copy.deepcopy(model)), tmp_path, name)
+        figures.save_figure(architectures.draw_routed(copy.deepcopy(model)), tmp_path, name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 

@@ -453,11 +453,12 @@ def test_every_text_says_the_verdict_of_the_table():
     table, _ = claims.table(tested, {"label_noise_cifar10": known})
     shown, words = claims.readable(table), claims.sentences(table).splitlines()
     front = claims.short(table)
-    assert [name.split()[0] for name in front.index] == list(dict.fromkeys(table["claim"]))
+    tested = table[table["verdict"] != claims.VERDICTS[-1]]
+    assert [name.split()[0] for name in front.index] == list(dict.fromkeys(tested["claim"]))
     for row, full, line in zip(table.itertuples(), shown.itertuples(), words, strict=True):
         assert full.verdict == f"**{row.verdict}**"
         same = table[(table["claim"] == row.claim) & (table["verdict"] == row.verdict)]
-        [cell] = front.loc[[name for name in front.index if name.startswith(row.claim)], "CIFAR-10"]
+        [cell] = front.loc[[name for name in front.index if name.startswith(row.claim)], "verdicts"]
         assert f"{len(same)}{MARKS[row.verdict]}" in cell
         assert cell.endswith("(notebooks/label_noise.ipynb)")
         assert f"**{row.claim}**, {row.setting}" in line

@@ -50,12 +50,12 @@ def test_a_diverged_seed_has_no_shares(runs):
 
 def test_before_and_after_are_means_over_as_many_epochs_on_both_sides(runs):
     shares = dynamics.auxiliary_shares(runs)
-    table = dynamics.around_drift("digits", [runs], after=1)
+    table = dynamics.around_drift({"digits": [runs]}, after=1)
     assert table.columns.tolist() == ["condition", "method", "seed", "metric", "value"]
     found = table.set_index(["metric", "seed"])["value"]
     assert found["auxiliary_share_before", 1] == shares.loc[1, 1]
     assert found["auxiliary_share_after", 1] == shares.loc[1, 2]
-    late = dynamics.around_drift("digits", [runs], after=2).set_index(["metric", "seed"])["value"]
+    late = dynamics.around_drift({"digits": [runs]}, after=2).set_index(["metric", "seed"])["value"]
     assert late["auxiliary_share_before", 2] == shares.loc[2, 2]
     assert late["auxiliary_share_after", 2] == shares.loc[2, 3]
 

@@ -30,8 +30,8 @@ def test_ranking_puts_the_lowest_loss_on_top(table):
 
 def test_saved_figures_are_the_same_bytes_every_time(runs, table, tmp_path):
     for folder in ("a", "b"):
-        figure = figures.hero(runs, table, {"constant": 0.3}, title="t", steps_per_epoch=10)
-        figures.save(figure, tmp_path / folder, "hero")
+        figure = figures.weights_and_losses(runs, table, {"constant": 0.3}, title="t", steps_per_epoch=10)
+        figures.save_figure(figure, tmp_path / folder, "hero")
     for name in ("hero.svg", "hero.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     drawn = (tmp_path / "a" / "hero.svg").read_text()
@@ -41,7 +41,7 @@ def test_saved_figures_are_the_same_bytes_every_time(runs, table, tmp_path):
     used = re.findall(r'(?:url\(|href=")#([^")]*)', drawn)
     assert len(used) > 20
     assert set(used) <= named
-    figures.save(figure, None, "nothing")
+    figures.save_figure(figure, None, "nothing")
 
 
 def test_every_method_has_one_look_and_unknown_ones_are_grey():
@@ -134,7 +134,7 @@ def test_around_drift_draws_means_of_shares_and_the_drift():
     import pandas as pd
 
     shares = pd.DataFrame([[0.2, 0.4, 0.6], [0.4, 0.4, 0.8]], columns=[1, 2, 3])
-    figure = figures.around_drift(
+    figure = figures.drift_shares(
         {"a": {"drift": shares, "none": shares / 2}, "b": {"drift": shares}}, after=2, columns=2
     )
     lines = figure.axes[0].lines
@@ -146,7 +146,9 @@ def test_around_drift_draws_means_of_shares_and_the_drift():
 def test_levels_draw_a_line_per_method_in_its_panel():
     rows = [("a", 0.0, 1.0), ("a", 0.6, 2.0), ("b", 0.6, 3.0)]
     table = pd.DataFrame(rows, columns=["method", "level", "gain"]).assign(low=0.0, high=4.0)
-    figure = figures.levels({("top", "noise"): table, ("bottom", "noise"): table[table.method == "a"]}, label="gain")
+    figure = figures.gain_by_level(
+        {("top", "noise"): table, ("bottom", "noise"): table[table.method == "a"]}, label="gain"
+    )
     top, bottom = figure.axes
     lines = [line for line in top.lines if line.get_marker() not in ("None", "")]
     assert [line.get_ydata().tolist() for line in lines] == [[1, 2], [3]]

@@ -4,8 +4,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from companion import claims, figures, methods
-from companion.claims._front import filled, findings, hero, parts, slim
-from companion.claims._table import gains
+from companion.claims._front import filled, findings, generated, hero, slim
+from companion.claims._table import least_support, short, untested
 
 import mtlkit as mtl
 
@@ -19,15 +19,15 @@ def committed():
 
 def test_the_front_page_says_what_the_tables_say():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert filled(text, parts(*committed())) == text
+    assert filled(text, generated(*committed())) == text
     table, numbers = committed()
-    assert filled(text, parts(table, numbers.assign(value=numbers["value"] + 0.1))) != text
-    assert filled(text, parts(table.assign(verdict="opposite"), numbers)) != text
+    assert filled(text, generated(table, numbers.assign(value=numbers["value"] + 0.1))) != text
+    assert filled(text, generated(table.assign(verdict="opposite"), numbers)) != text
 
 
 def test_no_number_on_the_front_page_is_typed():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name in parts(*committed()):
+    for name in generated(*committed()):
         text = re.sub(f"<!-- {name} -->.*<!-- end of {name} -->", "", text, flags=re.DOTALL)
     text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     assert set(re.findall(r"\d[\d.,]*\d|\d", text)) == {"3.11", "25", "64"}  # Python; lines of a method; float64
@@ -58,11 +58,19 @@ def test_a_finding_counts_the_settings_in_which_a_claim_holds():
             row("S3", "against uniform weights", "partly", where="0% label noise"),
         ]
     )
-    first, second, *_ = findings(table)
+    [first] = findings(table)
     assert "lower test loss than its paper's baselines **in 2 of 3 settings** (MNIST 60%: 0.3 against 0.4)" in first
     assert "no worse than uniform weights without wrong labels **in 0 of 1, partly in 1 more**" in first
     assert "linear model" not in first
-    assert second == "**HydaLearn**, a weight per mini-batch: not tested at full scale yet."
+
+
+def test_what_is_still_to_come_is_said_and_has_no_row():
+    rows = [row("S1", "w", "partly"), row("S1", "x", "not tested here"), row("G2", "w", "not tested here")]
+    table = pd.DataFrame(rows).assign(notebook="label_noise")
+    assert untested(table) == "Not tested yet: 2 of 3 tests, among them all of Loss weighting strategies: G2."
+    assert untested(table[:2]) == "Not tested yet: 1 of 2 tests."
+    assert untested(table[:1]) == ""
+    assert short(table).to_dict("list") == {"verdicts": ["MNIST [1◐](notebooks/label_noise.ipynb)"]}
 
 
 def test_the_hero_has_the_means_of_its_table():
@@ -84,10 +92,10 @@ def test_gains_are_shares_of_what_the_best_gains_on_a_constant():
         }
     )  # fmt: skip
     table = pd.DataFrame([row("S1", "w", "partly") | {"setting": "s"}])
-    [least] = gains(table, found).itertuples()
+    [least] = least_support(table, found).itertuples()
     assert least.label == "MNIST, 60%: against c"
     assert (least.gain, least.low, least.high) == pytest.approx((25, -25, 50))  # 0.1 of 20 margins of 0.02
-    axis = figures.gains(gains(table, found)).axes[0]
+    axis = figures.gain_bars(least_support(table, found)).axes[0]
     assert [line.get_xdata().tolist() for line in axis.lines[:2]] == [pytest.approx([-25, 50]), pytest.approx([25])]
 
 
@@ -96,12 +104,12 @@ def test_every_method_has_a_line_and_a_docstring_with_its_equation_and_source():
     bases = mtl.weighting.Weighting | mtl.merging.Merging
     assert {m.name for m in methods.METHODS} == {name for name in exported if issubclass(getattr(mtl, name), bases)}
     for method in methods.METHODS + methods.ARCHITECTURES:
-        found = methods.described(method)
+        found = methods.explained(method)
         assert found.says.endswith((".", ","))
         assert "Args" not in found.symbols + found.source
         if method.paper and method.name != "Gramian":
             assert found.source.startswith("Source: ")
-    slgrad = methods.described(next(m for m in methods.METHODS if m.name == "SLGrad"))
+    slgrad = methods.explained(next(m for m in methods.METHODS if m.name == "SLGrad"))
     assert slgrad.equations == ["δ_bt = ⟨∇_θ ℓ_bt, ∇_θ L_main(V)⟩,    w_bt = max(δ_bt, 0) / Σ_b't' max(δ_b't', 0)"]
     assert slgrad.symbols.startswith("θ: shared parameters")
 

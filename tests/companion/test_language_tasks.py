@@ -37,8 +37,8 @@ def test_the_same_cells_fine_tune_a_saved_encoder(encoder, tmp_path):
         "store": str(tmp_path / "runs.parquet"),
     }  # fmt: skip
     source = tmp_path / "source.ipynb"
-    notebook.write(notebook.stripped(nbformat.read("notebooks/language_tasks.ipynb", 4)), source)
-    notebook.run(source, tmp_path / "executed.ipynb", values)
+    notebook.write_notebook(notebook.stripped(nbformat.read("notebooks/language_tasks.ipynb", 4)), source)
+    notebook.run_notebook(source, tmp_path / "executed.ipynb", values)
     stored = pd.read_parquet(tmp_path / "runs.parquet")
     assert f"hugging_face(data, encoder={str(encoder)!r})" in set(stored["model"])
     numbers = pd.read_csv(tmp_path / "out" / "language_tasks_per_seed.csv")

@@ -25,7 +25,7 @@ def study(tmp_path, monkeypatch):
         new_code_cell("n * 5"),
     ]
     path = tmp_path / "study.ipynb"
-    notebook.write(notebook.canonical(new_notebook(cells=cells)), path)
+    notebook.write_notebook(notebook.canonical(new_notebook(cells=cells)), path)
     return path
 
 
@@ -34,8 +34,8 @@ def outputs(path):
 
 
 def test_run_uses_the_parameters_and_gives_the_same_bytes_twice(study, tmp_path):
-    notebook.run(study, tmp_path / "a.ipynb", {"n": 7})
-    notebook.run(study, tmp_path / "b.ipynb", {"n": 7})
+    notebook.run_notebook(study, tmp_path / "a.ipynb", {"n": 7})
+    notebook.run_notebook(study, tmp_path / "b.ipynb", {"n": 7})
     assert (tmp_path / "a.ipynb").read_bytes() == (tmp_path / "b.ipynb").read_bytes()
     assert outputs(tmp_path / "a.ipynb") == ["21\n", {"text/plain": "35"}]
 
@@ -43,23 +43,23 @@ def test_run_uses_the_parameters_and_gives_the_same_bytes_twice(study, tmp_path)
 def test_a_run_shows_its_progress_as_log_lines(study, tmp_path, capsys):
     cells = nbformat.read(study, 4).cells[:1]
     cells.append(new_code_cell("from mtlkit.progress import progress\nlist(progress(range(2), 'work'))"))
-    notebook.write(notebook.canonical(new_notebook(cells=cells)), study)
-    notebook.run(study, tmp_path / "a.ipynb", {}, show=True)
+    notebook.write_notebook(notebook.canonical(new_notebook(cells=cells)), study)
+    notebook.run_notebook(study, tmp_path / "a.ipynb", {}, show=True)
     assert "done: work" in capsys.readouterr().err.splitlines()
     assert outputs(tmp_path / "a.ipynb") == [{"text/plain": "[0, 1]"}]
 
 
 def test_run_leaves_the_environment_as_it_was(study, tmp_path):
     before = dict(os.environ)
-    notebook.run(study, tmp_path / "a.ipynb", {"n": 7})
+    notebook.run_notebook(study, tmp_path / "a.ipynb", {"n": 7})
     with pytest.raises(papermill.PapermillExecutionError):
-        notebook.run(study, tmp_path / "b.ipynb", {"n": {}})
+        notebook.run_notebook(study, tmp_path / "b.ipynb", {"n": {}})
     assert dict(os.environ) == before
 
 
 def test_a_misspelt_parameter_is_an_error(study, tmp_path, capsys):
     with pytest.raises(ValueError, match="no parameter m, expected some of n, out"):
-        notebook.run(study, tmp_path / "a.ipynb", {"m": 7})
+        notebook.run_notebook(study, tmp_path / "a.ipynb", {"m": 7})
     assert notebook.main(["run", str(study), str(tmp_path / "a.ipynb"), "-p", "m", "7"]) == 1
     assert "no parameter m" in capsys.readouterr().err
 
@@ -84,7 +84,7 @@ def test_parameters_on_the_command_line_stay_text_where_text_is_meant(text, defa
 
 def test_without_a_folder_of_notebooks_paths_start_where_the_notebook_is(study, tmp_path):
     (tmp_path / "notebooks").rmdir()
-    notebook.run(study, tmp_path / "elsewhere" / "a.ipynb", {"n": 7})
+    notebook.run_notebook(study, tmp_path / "elsewhere" / "a.ipynb", {"n": 7})
     assert outputs(tmp_path / "elsewhere" / "a.ipynb")[0] == "21\n"
 
 
@@ -98,7 +98,7 @@ def test_a_section_of_params_yaml_sets_parameters(study, tmp_path, capsys):
 
 def test_strip_and_store_keep_source_and_results_apart(study, tmp_path):
     done, stored = (tmp_path / f"{name}.ipynb" for name in ("done", "stored"))
-    notebook.run(study, done, {"n": 2})
+    notebook.run_notebook(study, done, {"n": 2})
     notebook.main(["store", str(done), str(stored)])
     assert notebook.faults(stored) == []
     assert outputs(stored) == outputs(done)
@@ -119,7 +119,7 @@ def test_faults_are_found(study):
         new_output("display_data", data=view),
         new_output("error", ename="E", evalue="", traceback=[]),
     ]
-    notebook.write(broken, study)
+    notebook.write_notebook(broken, study)
     found = " ".join(notebook.faults(study))
     for fault in ("0 cells are tagged 'parameters'", "stores widgets", "stores an error", "kernel is not python3"):
         assert fault in found
@@ -157,7 +157,7 @@ def test_of_a_pictures_metadata_the_alternative_text_stays():
 def test_parameters_must_be_literals(study):
     book = nbformat.read(study, 4)
     book.cells[0].source = "n = 1 + len('a')"
-    notebook.write(book, study)
+    notebook.write_notebook(book, study)
     with pytest.raises(ValueError, match="parameters line 1 is not of the form name = literal"):
         notebook.parameters(study)
 

@@ -34,7 +34,7 @@ def values(table, condition, method):
 
 def test_gains_are_paired_differences(table):
     shuffled = table.sample(frac=1, random_state=1)
-    found = paired.gains(shuffled, "loss", "alone").set_index(["condition", "method"])
+    found = paired.gains_over(shuffled, "loss", "alone").set_index(["condition", "method"])
     assert len(found) == 4
     for condition, method in found.index:
         difference = values(table, condition, "alone") - values(table, condition, method)
@@ -45,25 +45,25 @@ def test_gains_are_paired_differences(table):
             [difference.mean(), expected.pvalue, low, high, SEEDS]
         )
     turned = paired.gains_of(table, "loss", "alone")
-    assert turned["gain"].tolist() == pytest.approx((-paired.gains(table, "loss", "alone")["gain"]).tolist())
+    assert turned["gain"].tolist() == pytest.approx((-paired.gains_over(table, "loss", "alone")["gain"]).tolist())
 
 
 def test_more_is_better_for_accuracy(table):
     as_accuracy = table[table["metric"] == "loss"].assign(metric="accuracy")
-    found = paired.gains(as_accuracy, "accuracy", "alone")
-    assert found["gain"].tolist() == pytest.approx((-paired.gains(table, "loss", "alone")["gain"]).tolist())
+    found = paired.gains_over(as_accuracy, "accuracy", "alone")
+    assert found["gain"].tolist() == pytest.approx((-paired.gains_over(table, "loss", "alone")["gain"]).tolist())
 
 
 def test_a_seed_without_a_finite_value_is_left_out_of_its_pairs(table):
     broken = table.copy()
     broken.loc[(broken.condition == "small") & (broken.method == "A") & (broken.seed == 2), "value"] = np.nan
-    found = paired.gains(broken, "loss", "alone").set_index(["condition", "method"])["seeds"]
+    found = paired.gains_over(broken, "loss", "alone").set_index(["condition", "method"])["seeds"]
     assert found.loc["small", "A"] == SEEDS - 1
     assert found.loc["small", "B"] == SEEDS
 
 
 def test_what_is_not_there_is_named(table):
     with pytest.raises(ValueError, match="no metric 'rmse', found loss, accuracy"):
-        paired.gains(table, "rmse", "alone")
+        paired.gains_over(table, "rmse", "alone")
     with pytest.raises(ValueError, match="small: no method 'C', found alone, A, B"):
-        paired.gains(table, "loss", "C")
+        paired.gains_over(table, "loss", "C")

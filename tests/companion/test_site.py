@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import nbformat
-from companion.site._check import faults
+from companion.site._check import page_faults
 from companion.site._pages import assemble
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -16,7 +16,7 @@ def test_what_a_reader_would_stumble_over_is_found(tmp_path):
     )
     (tmp_path / "b.html").write_text('<p id="there"></p>')
     (tmp_path / "p.png").write_bytes(b"")
-    assert list(faults(tmp_path)) == [
+    assert list(page_faults(tmp_path)) == [
         "a.html: no alternative text for p.png",
         "a.html: loads https://else/x.js",
         "a.html: b.html#gone leads to no such place",

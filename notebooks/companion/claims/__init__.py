@@ -36,16 +36,16 @@ from companion.claims._judge import (
     Numbers,
     Versus,
     compared,
-    counted,
     every,
     first,
     most,
     none_best,
     outcomes,
     test,
+    that_count,
 )
 from companion.claims._papers import CLAIMS, CLEAN_ROWS, CORRECTED, PAPERS_BASELINES, SHARES
-from companion.claims._table import NONE, gains, in_words, matrices, readable, sentences, short, table
+from companion.claims._table import NONE, in_words, least_support, matrices, readable, sentences, short, table
 
 __all__ = [
     "CLAIMS",
@@ -63,11 +63,10 @@ __all__ = [
     "Numbers",
     "Versus",
     "compared",
-    "counted",
     "every",
     "first",
-    "gains",
     "in_words",
+    "least_support",
     "matrices",
     "most",
     "none_best",
@@ -77,4 +76,5 @@ __all__ = [
     "short",
     "table",
     "test",
+    "that_count",
 ]

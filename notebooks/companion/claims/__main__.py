@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from companion.claims._front import filled, parts
+from companion.claims._front import filled, generated
 
 
 def main(path: Path) -> None:
     """Write every generated part of a front page anew, between its marks."""
     claims = pd.read_csv("figures/claims/claims.csv", dtype=str, keep_default_na=False)
     numbers = pd.read_csv("figures/label_noise_mnist/label_noise_mnist_per_seed.csv")
-    path.write_text(filled(path.read_text(encoding="utf-8"), parts(claims, numbers)), encoding="utf-8")
+    path.write_text(filled(path.read_text(encoding="utf-8"), generated(claims, numbers)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pandas as pd
 from companion import methods
 from companion.claims._judge import TEST_METRICS, VERDICTS
 from companion.claims._papers import PAPERS_BASELINES
-from companion.claims._table import MARKS, placed, short
+from companion.claims._table import MARKS, placed, short, untested
 
 UNTESTED = VERDICTS[-1]
 
@@ -29,7 +29,7 @@ def filled(text: str, parts: dict[str, str]) -> str:
     return text
 
 
-def parts(table: pd.DataFrame, numbers: pd.DataFrame) -> dict[str, str]:
+def generated(table: pd.DataFrame, numbers: pd.DataFrame) -> dict[str, str]:
     """Everything on the front page that has a number or names a method.
 
     Args:
@@ -38,9 +38,9 @@ def parts(table: pd.DataFrame, numbers: pd.DataFrame) -> dict[str, str]:
     """
     return {
         "hero": hero(numbers),
-        "findings": "\n".join(f"- {sentence}" for sentence in findings(table)),
+        "findings": "\n".join(f"- {sentence}" for sentence in [*findings(table), untested(table)] if sentence),
         "claims": f"{picture(table)}\n\n{slim(short(table))}\n\n{key()}",
-        "methods": slim(methods.table()),
+        "methods": slim(methods.listing()),
     }
 
 
@@ -67,8 +67,8 @@ def hero(numbers: pd.DataFrame) -> str:
 
 
 def findings(table: pd.DataFrame) -> list[str]:
-    """A line per paper: in how many of the settings tested its claims hold, with the numbers of one of them."""
-    return [
+    """A line per tested paper: in how many of the settings its claims hold, with the numbers of one of them."""
+    found = [
         _finding(table, "SLGrad", "a weight per sample", [
             ("lower test loss than its paper's baselines", "S1", "against the paper's baselines"),
             ("than plain training on the clean rows that guide it", "S1", "against plain training on the clean rows"),
@@ -91,6 +91,7 @@ def findings(table: pd.DataFrame) -> list[str]:
             ("gains shrink as data grow", "G3", None),
         ]),
     ]  # fmt: skip
+    return [finding for finding in found if finding]
 
 
 def _finding(table: pd.DataFrame, name: str, what: str, asked: Sequence[tuple[str, str, str | None]]) -> str:
@@ -99,8 +100,8 @@ def _finding(table: pd.DataFrame, name: str, what: str, asked: Sequence[tuple[st
     for words, claim, setting in asked:
         rows = tested[(tested["claim"] == claim) & ((tested["what"] == setting) if setting else True)]
         if len(rows):
-            said.append(f"{words} **{_count(rows['verdict'], plural=not said)}**{_example(rows)}")
-    return f"**{name}**, {what}: {', '.join(said) or 'not tested at full scale yet'}."
+            said.append(f"{words} **{_count(rows['verdict'], plural=not said)}**{'' if said else _example(rows)}")
+    return f"**{name}**, {what}: {', '.join(said)}." if said else ""
 
 
 def _count(verdicts: pd.Series, plural: bool) -> str:
@@ -130,9 +131,7 @@ def picture(table: pd.DataFrame) -> str:
 
 def key() -> str:
     """What the marks mean."""
-    return ", ".join(
-        f"{mark} {verdict.replace('here', 'yet' if mark == '·' else '').strip()}" for verdict, mark in MARKS.items()
-    )
+    return ", ".join(f"{mark} {verdict.replace(' here', '')}" for verdict, mark in MARKS.items())
 
 
 def slim(table: pd.DataFrame) -> str:

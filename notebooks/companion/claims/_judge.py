@@ -208,7 +208,7 @@ def _setting(numbers: Numbers, condition: str, methods: Sequence[str], metric: s
     }
 
 
-def counted(rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
+def that_count(rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
     """Each opponent once: without those that equal an earlier one in every bit, or never left their start like one."""
     kept: list[dict[str, object]] = []
     for row in rows:
@@ -389,7 +389,7 @@ def test(claim: Claim, table: pd.DataFrame | None) -> tuple[str, str, pd.DataFra
     if table is None:
         return untested, "not yet run at full scale", pd.DataFrame()
     try:
-        rows = counted(compared(Numbers(table), claim.pairs))
+        rows = that_count(compared(Numbers(table), claim.pairs))
     except Absent as absent:
         return untested, str(absent), pd.DataFrame()
     seeds = min(len(row["ours"]) for row in rows)

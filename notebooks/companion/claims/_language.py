@@ -8,7 +8,7 @@ TARGETS = {"cb": "CB", "copa": "COPA", "mrpc": "MRPC", "rte": "RTE", "winogrande
 """Target to its name."""
 
 
-def language(says: dict[str, tuple[str, str]]) -> list[Claim]:
+def language_claims(says: dict[str, tuple[str, str]]) -> list[Claim]:
     """V1 and V2, and V2 against the rival that a reader would name.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from companion.claims._architectures import ARCHITECTURES
 from companion.claims._judge import Change, Claim, Versus, first, most, none_best
-from companion.claims._language import language
+from companion.claims._language import language_claims
 from companion.claims._rivals import rivals
 
 SLGRAD, HYDALEARN, ALPHAVIL, COMPARISON = (
@@ -213,7 +213,7 @@ _CLAIMS = (
     *(c for data in ("synthetic", *(f"adult, {n} rows" for n in (300, 1000, 3000))) for c in _hydalearn(data)),
     *_strategies(),
     *rivals(SAYS),
-    *language(SAYS),
+    *language_claims(SAYS),
     *ARCHITECTURES,
 )
 CLAIMS: tuple[Claim, ...] = tuple(sorted(_CLAIMS, key=lambda claim: ("SHVGA".index(claim.id[0]), claim.id)))

@@ -189,7 +189,7 @@ def matrices(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return found
 
 
-def gains(table: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
+def least_support(table: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
     """How far ahead each tested claim's method is in the comparison that speaks least for it, for a figure.
 
     Only comparisons of test losses and metrics that decide. Gains are in hundredths of what the best contender gains
@@ -216,28 +216,34 @@ def gains(table: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["group", "label", "gain", "low", "high", "outcome"])
 
 
-MARKS = dict(zip(VERDICTS, "●◐○✕□·", strict=True))
+MARKS = dict(zip(VERDICTS[:-1], "●◐○✕□", strict=True))
 """Verdict to how a text marks it."""
 
 
 def short(table: pd.DataFrame) -> pd.DataFrame:
-    """For a front page: a row per claim, a column per data, how many tests have which verdict, as :data:`MARKS`.
+    """For a front page: a row per claim that is tested, how many tests on which data have which verdict.
 
-    A mark leads to the notebook behind it; a dot alone is not tested yet.
+    Verdicts are :data:`MARKS` that lead to the notebook behind them.
     """
-    rows = placed(table)
-    cells = {}
+    rows = placed(table[table["verdict"] != VERDICTS[-1]])
+    cells: dict[str, dict[str, list[str]]] = {}
     for (claim, data, notebook), part in rows.groupby(["claim", "data", "notebook"], sort=False):
         counts = part["verdict"].value_counts()
-        marks = [f"{counts[verdict]}{mark}" for verdict, mark in list(MARKS.items())[:-1] if verdict in counts]
-        text = f"[{' '.join(marks)}](notebooks/{notebook}.ipynb)" if marks else MARKS[VERDICTS[-1]]
-        cells.setdefault(f"{claim} {PANELS[claim[0]].split()[-1]}: {IN_SHORT[claim]}", {}).setdefault(data, []).append(
-            text
-        )
-    shown = pd.DataFrame.from_dict(
-        {claim: {data: " ".join(texts) for data, texts in row.items()} for claim, row in cells.items()}, orient="index"
-    )
-    return shown[list(dict.fromkeys(rows["data"]))].fillna("").rename_axis("claim")
+        marks = " ".join(f"{counts[verdict]}{mark}" for verdict, mark in MARKS.items() if verdict in counts)
+        row = cells.setdefault(f"{claim} {PANELS[claim[0]].split()[-1]}: {IN_SHORT[claim]}", {})
+        row.setdefault(data, []).append(f"[{marks}](notebooks/{notebook}.ipynb)")
+    shown = {claim: "; ".join(f"{d} {', '.join(texts)}" for d, texts in row.items()) for claim, row in cells.items()}
+    return pd.Series(shown, dtype=str).rename_axis("claim").to_frame("verdicts")
+
+
+def untested(table: pd.DataFrame) -> str:
+    """How many tests are still to come, and the claims that have none yet, as a sentence; empty if all are done."""
+    done = table["verdict"] != VERDICTS[-1]
+    left = table.loc[~table["claim"].isin(table.loc[done, "claim"]), "claim"].unique()
+    named = {title: ", ".join(claim for claim in left if claim[0] == letter) for letter, title in PANELS.items()}
+    whole = "; ".join(f"{title}: {claims}" for title, claims in named.items() if claims)
+    among = f", among them all of {whole}" if whole else ""
+    return "" if done.all() else f"Not tested yet: {(~done).sum()} of {len(table)} tests{among}."
 
 
 def sentences(table: pd.DataFrame) -> str:

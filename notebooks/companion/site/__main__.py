@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sphinx.cmd.build import build_main
 
-from companion.site._check import faults
+from companion.site._check import page_faults
 from companion.site._pages import assemble
 
 
@@ -19,7 +19,7 @@ def main(folder: Path) -> int:
     shutil.rmtree(pages, ignore_errors=True)
     if build_main(["-q", "-b", "html", "-d", str(folder / "trees"), str(source), str(pages)]):
         return 1
-    found = list(faults(pages))
+    found = list(page_faults(pages))
     print("\n".join(found) or f"{len(list(pages.rglob('*.html')))} pages are in order: open {pages / 'index.html'}")
     return 1 if found else 0
 

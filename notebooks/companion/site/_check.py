@@ -36,7 +36,7 @@ class Page(HTMLParser):
             self.untold.append(found.get("src", "")[:60])
 
 
-def faults(folder: Path) -> Iterator[str]:
+def page_faults(folder: Path) -> Iterator[str]:
     """Links that lead nowhere, pictures without an alternative text of a few words, what is loaded from elsewhere."""
     pages = {path.resolve(): Page(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.html"))}
     for path, page in pages.items():
