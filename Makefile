@@ -46,8 +46,9 @@ test: lint
 		$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 \
 		--nbval-sanitize-with notebooks/sanitize.cfg --ignore=notebooks/speed.ipynb notebooks
 
+# One thread, as in a pipeline run: the same numbers, and no threads that wait for each other.
 lab: .venv/installed
-	$(BIN)/jupyter lab notebooks
+	OMP_NUM_THREADS=1 $(BIN)/jupyter lab notebooks
 
 # Works from file://, and loads nothing from elsewhere.
 site: .venv/installed

@@ -169,7 +169,7 @@ def studied(
     return Studied(outcomes, floors, called)
 
 
-def overlaid(data: Dataset, weighting: Weighting | Merging, **options) -> Candidate:
+def on_overlaid(data: Dataset, weighting: Weighting | Merging, **options) -> Candidate:
     """A contender on two overlaid digits: Multi-LeNet, or a perceptron where the digits are small scans."""
     images = data.train.x.ndim == 4
     model = models.multi_lenet(data) if images else models.mlp(data, hidden=(64, 64))

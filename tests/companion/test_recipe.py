@@ -1,0 +1,74 @@
+import pandas as pd
+import pytest
+from companion import methods, noise, recipe, tables
+
+import mtlkit as mtl
+from mtlkit import studies
+
+BUDGET = {"lrs": [0.01], "tuning_seeds": 1, "seeds": 2, "jobs": 1, "epochs": 1, "store": None, "missing": "train"}
+
+
+@pytest.fixture(scope="module")
+def found():
+    data = mtl.datasets.load("digits", main=8)
+    alone = data.only(["is_8"])
+
+    def candidate(used, method):
+        return studies.Candidate(mtl.models.mlp(used, hidden=(8,)), used, method, {"steps_per_epoch": 3})
+
+    few = {"single task": candidate(alone, mtl.Uniform()), "SLGrad": candidate(data, mtl.SLGrad())}
+    more = few | {"Uniform": candidate(data, mtl.Uniform())}
+    return recipe.studied({"a": (data, few), "b": (data, more)}, called="target", **BUDGET)
+
+
+def test_means_are_those_of_the_summary(found):
+    summary = tables.summary(found.outcomes["b"], ["accuracy"]).query("at == 'selected'").set_index("method")
+    expected = summary[["mean", "low", "high"]]
+    pd.testing.assert_frame_equal(found.means("accuracy")["b"], expected, check_names=False)
+    assert list(found.means(start="b")) == ["b"]
+    assert set(found.lines("accuracy")["a"]) == set(found.floors["a"])
+
+
+def test_only_trained_pairs_are_compared(found):
+    table = found.compared([("SLGrad", "single task"), ("SLGrad", "Uniform")], "loss")
+    assert table[["target", "method", "against"]].to_numpy().tolist() == [
+        ["a", "SLGrad", "single task"], ["b", "SLGrad", "single task"], ["b", "SLGrad", "Uniform"],
+    ]  # fmt: skip
+    means = found.means()["b"]["mean"]
+    assert table["difference"].iloc[-1] == pytest.approx(means["SLGrad"] - means["Uniform"])
+
+
+def test_tables_call_conditions_what_the_study_calls_them(found, tmp_path):
+    found.show_spread(tmp_path, "spread", "accuracy")
+    found.show_tuning(tmp_path, "tuning")
+    for name in ("spread", "tuning"):
+        assert pd.read_csv(tmp_path / f"{name}.csv").columns[0] == "target"
+    found.show_summaries(tmp_path, {"a": "x", "b": "y"}, ["loss"], reference="single task")
+    assert (tmp_path / "x.md").exists()
+    assert set(pd.read_csv(tmp_path / "y.csv")["method"]) == {"single task", "SLGrad", "Uniform"}
+
+
+def test_clear_differences_are_counted_and_starred():
+    rows = [("a", "x", 1.0, 0.5, 1.5), ("a", "y", -1.0, -1.5, -0.5), ("b", "x", 0.1, -0.1, 0.3)]
+    table = pd.DataFrame(rows, columns=["condition", "method", "gain", "low", "high"])
+    assert recipe.tally(table) == "clearly ahead in 1 of 3 comparisons, clearly behind in 1"
+    shown = tables.starred_gains(table, "condition", "method", digits=1)
+    assert shown.to_dict("index") == {"a": {"x": "+1.0 *", "y": "-1.0 *"}, "b": {"x": "+0.1", "y": ""}}
+
+
+def test_a_study_without_a_store_says_that_it_decides_nothing():
+    assert recipe.scale(None) == "Quick scale, which decides nothing: "
+    assert recipe.scale("runs.parquet") == ""
+
+
+def test_weightings_come_in_the_order_asked_for():
+    assert list(methods.weightings("SLGrad", "CAGrad")) == ["SLGrad", "CAGrad"]
+    assert methods.weightings("DWA") == {"DWA": mtl.DWA()}
+    every = methods.weightings()
+    assert {method.name for method in methods.METHODS} - {"Gramian"} <= set(every)
+    assert set(methods.GRAMIANS) <= set(every)
+
+
+def test_the_ten_tasks_are_those_of_the_data_set():
+    data = noise.ten_tasks("digits", 8, 0.2)
+    assert (len(data.tasks), data.main.name) == (10, "is_8")
