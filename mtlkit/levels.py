@@ -81,7 +81,7 @@ def _as_runs(name: str, data: Dataset, rows: Sequence[tuple[int, Mapping[str, fl
 
 def _measured(name: str, data: Dataset) -> dict[str, float]:
     """Test loss and metrics of a floor on one draw."""
-    data = counted(data)
+    data = as_counts(data)
     main, meta, target = data.main, _labelled_rows(data.meta, data.main), data.test.y[data.main.name]
     if name == CONSTANT:
         output = _best_constant(main, meta.y[main.name], len(data.test))
@@ -94,12 +94,12 @@ def _measured(name: str, data: Dataset) -> dict[str, float]:
             held = round(HOLD_OUT * len(meta))
             train, meta = (meta.take(rows) for rows in torch.arange(len(meta)).split([len(meta) - held, held]))
         models = [_fitted(linear(data, strength), train, main) for strength in STRENGTHS]
-        losses = [_loss(main, _outputs(model, meta, main), meta.y[main.name]) for model in models]
+        losses = [_mean_loss(main, _outputs(model, meta, main), meta.y[main.name]) for model in models]
         output = _outputs(models[int(np.argmin(losses))], data.test, main)
-    return {"loss": _loss(main, output, target), **main.metrics(output, target)}
+    return {"loss": _mean_loss(main, output, target), **main.metrics(output, target)}
 
 
-def counted(data: Dataset) -> Dataset:
+def as_counts(data: Dataset) -> Dataset:
     """Token ids, where the inputs are such, replaced by how often each entry of the vocabulary occurs in the row."""
     text = data.text
     if text is None:
@@ -165,7 +165,7 @@ def _outputs(model: BaseEstimator | float, split: Split, main: Task) -> Tensor:
     return outputs
 
 
-def _loss(main: Task, output: Tensor, target: Tensor) -> float:
+def _mean_loss(main: Task, output: Tensor, target: Tensor) -> float:
     targets = pack((main,), {main.name: target})
     losses = per_sample_losses((main,), {main.name: output}, targets)
     return float(losses.sum() / labelled_by_task((main,), targets).sum())

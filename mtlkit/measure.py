@@ -231,7 +231,7 @@ class Pass:
         return dense(self.each_task(differentiable), self.problem.of_shared, self.present.shape[-1])
 
     @property
-    def runs(self) -> int:
+    def seed_axes(self) -> int:
         """Number of seed axes."""
         return self.present.ndim - 2
 
@@ -345,7 +345,7 @@ class InnerProducts(Request):
 
     def measure(self, now: Pass) -> Float[Tensor, "*runs tasks tasks"]:
         """From the tasks' gradients."""
-        return gramian(now.shared_rows(self.differentiable), now.runs)
+        return gramian(now.shared_rows(self.differentiable), now.seed_axes)
 
 
 @dataclass(frozen=True)
@@ -359,7 +359,7 @@ class LastNorms(Request):
         """From gradients of that layer alone."""
         last = {name: now.problem.parameters[name] for name in now.problem.last}
         rows = dense(_each_task(now.means, now.problem, last), last, now.present.shape[-1])
-        return _norm(rows, 1 + now.runs).movedim(0, -1)
+        return _norm(rows, 1 + now.seed_axes).movedim(0, -1)
 
 
 @dataclass(frozen=True)
@@ -402,7 +402,7 @@ class MetaAlignment(Request):
     def measure(self, now: Pass) -> Float[Tensor, "*runs tasks"]:
         """From the tasks' gradients."""
         _, direction = now.direction()
-        return _dot(now.shared_rows(), direction.values(), 1 + now.runs).movedim(0, -1)
+        return _dot(now.shared_rows(), direction.values(), 1 + now.seed_axes).movedim(0, -1)
 
 
 @dataclass(frozen=True)
@@ -415,7 +415,7 @@ class MetaNorm(Request):
     def measure(self, now: Pass) -> Float[Tensor, "*runs"]:
         """Over the shared parameters."""
         _, direction = now.direction()
-        return _norm(direction.values(), now.runs)
+        return _norm(direction.values(), now.seed_axes)
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ class Runs:
         kept = {name: getattr(self, name) for name in ("main", "states", "select_from", "recipe")}
         kept |= {name: keep.pack_frame(getattr(self, name)) for name in ("frame", "samples")}
         kept["draws"] = json.dumps([keep.pack_data(draw) for draw in self.draws])
-        keep.write(path, {**kept, "model": getattr(self.architecture, "recipe", "")})
+        keep.write_file(path, {**kept, "model": getattr(self.architecture, "recipe", "")})
 
     def weights(self) -> pd.DataFrame:
         """The frame's rows of metric ``weight``: seed, epoch, split, task, metric, value."""
@@ -213,7 +213,7 @@ def load_runs(path: str | os.PathLike, model: MultiTaskModel | None = None) -> R
         FileNotFoundError: no such file.
         ValueError: a damaged file, one of another version, a model with other weights.
     """
-    kept = keep.read(path)
+    kept = keep.read_file(path)
     draws = tuple(map(keep.unpack_data, json.loads(kept["draws"])))
     if model is None and draws:
         model = keep.model_of(kept["model"], draws[0])
@@ -279,7 +279,7 @@ def _check_moment(at: str) -> None:
         raise ValueError(f"at is {at!r}, expected one of {', '.join(MOMENTS)}")
 
 
-def join(parts: Sequence[Runs]) -> Runs:
+def join_runs(parts: Sequence[Runs]) -> Runs:
     """Runs of the same method with different seeds as one, in this order."""
     if len(parts) == 1:
         return parts[0]

@@ -80,9 +80,8 @@ def detection(samples: pd.DataFrame, score: str, *, suspect_high: bool = False) 
         noisy = group["noisy"].to_numpy(bool)
         if 0 < noisy.sum() < len(noisy):
             suspicion = group[score].to_numpy(float) * (1 if suspect_high else -1)
-            rows.append(
-                (task, seed, noisy.sum(), len(noisy), _precision(suspicion, noisy), roc_auc_score(noisy, suspicion))
-            )
+            found = _precision(suspicion, noisy), roc_auc_score(noisy, suspicion)
+            rows.append((task, seed, noisy.sum(), len(noisy), *found))
     return pd.DataFrame(rows, columns=["task", "seed", "flipped", "labels", "precision", "roc_auc"])
 
 

@@ -19,7 +19,7 @@ import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from mtlkit import recipes
-from mtlkit.checkpoint import described
+from mtlkit.checkpoint import fingerprint
 from mtlkit.datasets import Dataset
 from mtlkit.merging import Merging
 from mtlkit.models import MultiTaskModel
@@ -27,7 +27,7 @@ from mtlkit.progress import progress, quiet
 from mtlkit.results import IncompleteRuns, Runs
 from mtlkit.store import Store
 from mtlkit.training import BATCH_SIZE, SAME_NUMBERS, fit
-from mtlkit.training.checks import numbers_of
+from mtlkit.training.checks import seed_numbers
 from mtlkit.training.stack import stacks_well
 from mtlkit.weighting import GradientCosine, NoiseLayer, SLGrad, Uniform, Weighting
 from mtlkit.workers import parallel
@@ -319,9 +319,9 @@ def fits(
     Raises:
         FailedFits: fits have failed; all others were trained first.
     """
-    if missing not in MISSING:
-        raise ValueError(f"missing is {missing!r}, expected one of {', '.join(MISSING)}")
-    seeds = numbers_of(seeds)
+    if missing not in WHERE_MISSING:
+        raise ValueError(f"missing is {missing!r}, expected one of {', '.join(WHERE_MISSING)}")
+    seeds = seed_numbers(seeds)
     kept = None if store is None else Store(store)
     settings = {} if kept is None else {(k, lr): _settings(candidates[k], lr, options) for k, lr in todo}
     units, skipped = [], set()
@@ -369,7 +369,7 @@ def fits(
     return {entry: done[entry] for entry in todo if entry in done}
 
 
-MISSING = ("train", "raise", "skip")
+WHERE_MISSING = ("train", "raise", "skip")
 Key: TypeAlias = Any
 NO_SETTINGS = (*SAME_NUMBERS, "epochs", "lr")
 """Options of fit that are no part of a fit's settings: they do not change its numbers, or are looked up apart."""
@@ -419,8 +419,8 @@ def _failure(
     """What a failed fit was made of, and its traceback."""
     key, lr, seeds = unit
     used = {"lr": lr, "seeds": list(seeds), "epochs": epochs} | {**options, **candidate.options}
-    line = ", ".join(f"{name}={described(value)}" for name, value in used.items())
-    about = f"{candidate.data.recipe or candidate.data.name}, {described(candidate.weighting)}"
+    line = ", ".join(f"{name}={fingerprint(value)}" for name, value in used.items())
+    about = f"{candidate.data.recipe or candidate.data.name}, {fingerprint(candidate.weighting)}"
     return f"{_called(key)} on {about} with {line}:\n{what}"
 
 

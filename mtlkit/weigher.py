@@ -32,7 +32,7 @@ from mtlkit.tasks import Packed, Task, check_tasks, labelled_by_task, pack, per_
 from mtlkit.weighting import Weighting
 
 Shared = nn.Module | Iterable[nn.Parameter] | Iterable[str]
-KINDS = ("regression", "binary")
+ASKED = ("regression", "binary")
 """Kinds of task that a weighting may ask for."""
 
 
@@ -156,14 +156,14 @@ class Weigher(nn.Module):
             raise ValueError("the model has no parameters")
         self._shared = _names(model, shared, "shared")
         self._last = None if last is None else _names(model, last, "last")
-        like = first.new_zeros((), dtype=_precision(first))
+        like = first.new_zeros((), dtype=_dtype_of(first))
         leaves, _ = tree_flatten_with_path(weighting.init(len(self.tasks), like))
         self._leaves = ["state" + re.sub(r"\W+", "_", keystr(path)) for path, _ in leaves]
         for name, (_, leaf) in zip(self._leaves, leaves, strict=True):
             self.register_buffer(name, leaf.clone())
         learned = weighting.learn(len(self.tasks), like)
         self.learned = None if learned is None else nn.Parameter(learned)
-        for kind in KINDS:
+        for kind in ASKED:
             is_kind = torch.tensor([task.kind == kind for task in self.tasks], device=first.device)
             self.register_buffer(f"_{kind}", is_kind, persistent=False)
         self._generator = torch.Generator().manual_seed(int(seed))
@@ -262,11 +262,11 @@ class Weigher(nn.Module):
             total=total if several() else None,
             penalty=penalty if callable(penalty := getattr(self.model, "penalty", None)) else None,
         )
-        given = {"present": present, "learned": self.learned, **{kind: getattr(self, f"_{kind}") for kind in KINDS}}
+        given = {"present": present, "learned": self.learned, **{kind: getattr(self, f"_{kind}") for kind in ASKED}}
         asked = {request.field for request in self.weighting.reads}
         if "noise" in asked:
             noise = torch.randn(len(self.tasks), generator=self._generator)
-            given["noise"] = noise.to(first.device, _precision(first))
+            given["noise"] = noise.to(first.device, _dtype_of(first))
         if "epoch" in asked:
             given["epoch"] = torch.tensor(epoch, device=first.device)
         form = tree_structure(self.weighting.init(len(self.tasks), torch.zeros(())))
@@ -309,7 +309,7 @@ class Weigher(nn.Module):
 
     def _follow(self, first: Tensor) -> None:
         """Own tensors to where the model is now."""
-        dtype = _precision(first)
+        dtype = _dtype_of(first)
         tensors = [*self.parameters(), *self.buffers()]
         if any(t.device != first.device or (t.is_floating_point() and t.dtype != dtype) for t in tensors):
             self.to(first.device, dtype)
@@ -374,7 +374,7 @@ def _columns(run: Replay, tasks: Sequence[Task], targets: Packed, own: Params) -
     return run(own, lambda outputs: separate_losses(tasks, outputs, targets, training=True))
 
 
-def _precision(parameter: Tensor) -> torch.dtype:
+def _dtype_of(parameter: Tensor) -> torch.dtype:
     """Of what the weighting computes: the model's, float32 at least."""
     return torch.promote_types(parameter.dtype, torch.float32)
 

@@ -92,13 +92,13 @@ def test_a_seed_that_diverges_stops_at_the_same_epoch_however_it_runs():
 
 
 def test_convolutions_run_one_seed_at_a_time_on_a_cpu(monkeypatch):
-    sizes, train = [], loop.train
+    sizes, train = [], loop.train_stack
 
     def spy(*given, **options):
         sizes.append(len(given[-1]))
         return train(*given, **options)
 
-    monkeypatch.setattr(loop, "train", spy)
+    monkeypatch.setattr(loop, "train_stack", spy)
     data = small()
     mtl.fit(convolutional(data), data, mtl.Uniform(), **RUN)
     mtl.fit(model(data), data, mtl.Uniform(), **RUN)

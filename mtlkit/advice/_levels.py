@@ -14,7 +14,7 @@ from sklearn import metrics as skm
 
 from mtlkit import studies
 from mtlkit.advice._models import Linear, Model, Trees, boosted
-from mtlkit.advice._prepare import Prepared, dataset
+from mtlkit.advice._prepare import Prepared, dataset_of
 from mtlkit.datasets import Dataset
 from mtlkit.datasets.tabular import Table
 from mtlkit.levels import STRENGTHS
@@ -112,7 +112,7 @@ def scorer(main: Task, balanced: bool) -> tuple[str, Callable[[np.ndarray, np.nd
     return name, lambda y, said: float(score(y, said.argmax(1)))
 
 
-def losses(main: Task, y: np.ndarray, said: np.ndarray) -> np.ndarray:
+def row_losses(main: Task, y: np.ndarray, said: np.ndarray) -> np.ndarray:
     """Each row's loss: squared error, or minus the logarithm of the label's probability."""
     if main.kind == "regression":
         return np.square(y - said)
@@ -124,12 +124,12 @@ def network(data: Dataset, effort: Effort) -> MultiTaskModel:
     return mlp(data, hidden=(effort.hidden, effort.hidden))
 
 
-def contenders(data: Dataset, effort: Effort) -> dict[str, Candidate]:
+def networks(data: Dataset, effort: Effort) -> dict[str, Candidate]:
     """The networks: the main task alone, with each auxiliary by itself, and all tasks with each weighting."""
     main, *others = (task.name for task in data.tasks)
     parts = {SINGLE: [main]}
     if 1 < len(others) <= effort.apart:
-        parts |= {only(name): [main, name] for name in others}
+        parts |= {network_with(name): [main, name] for name in others}
     if others:
         parts[EQUAL] = [main, *others]
     found = {}
@@ -141,21 +141,21 @@ def contenders(data: Dataset, effort: Effort) -> dict[str, Candidate]:
     return found
 
 
-def only(name: str) -> str:
+def network_with(name: str) -> str:
     """What the network with equal weights that learns this auxiliary alone beside the main task is called."""
     return f"network, equal weights, only {name}"
 
 
-def find(prepared: Prepared, effort: Effort, jobs: int) -> Found:
+def try_levels(prepared: Prepared, effort: Effort, jobs: int) -> Found:
     """Choose settings on the meta rows of a few repetitions, fit every level in all, predict their test rows."""
     table, draws, inner = prepared.table, prepared.draws, prepared.inner
     data, repetitions = prepared.data, len(draws) // inner
     tuning = [inner * r for r in range(min(effort.tuning, repetitions))]
     settings = _plain_settings(data, tuning, jobs)
     predictions = plain(data, table, settings, range(0, len(draws), inner), jobs)
-    candidates, options = contenders(data, effort), fitting(data, effort)
+    candidates, options = networks(data, effort), fitting(data, effort)
     outcome = studies.study(
-        {name: candidate for name, candidate in candidates.items() if not name.startswith(only(""))},
+        {name: candidate for name, candidate in candidates.items() if not name.startswith(network_with(""))},
         seeds=len(draws),
         lrs=(0.003, 0.01, 0.03) if effort.epochs > 15 else (0.01,),
         tuning_seeds=tuning,
@@ -224,7 +224,7 @@ def _shown(calls: list, label: str, jobs: int) -> Iterator:
 
 
 def _plain(number: int, draw: Dataset, table: Table, settings: Mapping) -> tuple[int, dict]:
-    x, y = learned(draw)
+    x, y = known_rows(draw)
     scale = draw.scale.get(draw.main.name, (0.0, 1.0))
     rows = draw.test.rows.numpy()
     said = {
@@ -233,7 +233,7 @@ def _plain(number: int, draw: Dataset, table: Table, settings: Mapping) -> tuple
         TREES: _grown(draw, settings[TREES], x.numpy(), y, draw.test.x.numpy()),
     }
     if len(table.tasks) > 1:
-        known, test = (_auxiliaries(table, where) for where in (_rows(draw), draw.test.rows))
+        known, test = (_known_auxiliaries(table, where) for where in (_rows(draw), draw.test.rows))
         own, others = np.c_[x.numpy(), known], np.c_[draw.test.x.numpy(), test]
         said[WITH] = _grown(draw, settings[TREES], own, y, others)
     return number, {name: (rows, predictions(draw.main, out, scale).numpy()) for name, out in said.items()}
@@ -262,13 +262,13 @@ def _rows(draw: Dataset) -> torch.Tensor:
     return rows[labelled(y)]
 
 
-def learned(draw: Dataset) -> tuple[torch.Tensor, np.ndarray]:
+def known_rows(draw: Dataset) -> tuple[torch.Tensor, np.ndarray]:
     """Inputs and main labels of train and meta together, as far as they are labelled."""
     y = torch.cat([draw.train.y[draw.main.name], draw.meta.y[draw.main.name]])
     return torch.cat([draw.train.x, draw.meta.x])[labelled(y)], y[labelled(y)].numpy()
 
 
-def _auxiliaries(table: Table, rows: torch.Tensor) -> np.ndarray:
+def _known_auxiliaries(table: Table, rows: torch.Tensor) -> np.ndarray:
     pairs = [(table.targets[task.name][rows].double(), task) for task in table.tasks[1:]]
     columns = [torch.where(c == -1, torch.nan, c) if t.n_classes else c for c, t in pairs]
     return torch.stack(columns, 1).numpy()
@@ -291,7 +291,7 @@ def _tried(draw: Dataset) -> tuple[np.ndarray, np.ndarray]:
     target = draw.meta.y[name].numpy()
 
     def loss(outputs: torch.Tensor) -> float:
-        return losses(main, target, predictions(main, outputs).numpy()).mean()
+        return row_losses(main, target, predictions(main, outputs).numpy()).mean()
 
     linear = [loss(Linear.fit(draw, x, y, strength)(draw.meta.x)) for strength in STRENGTHS]
     trees = []
@@ -302,11 +302,11 @@ def _tried(draw: Dataset) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(linear), np.asarray(trees)
 
 
-def whole(prepared: Prepared, level: str, found: Found, effort: Effort) -> Model:
+def fit_on_all(prepared: Prepared, level: str, found: Found, effort: Effort) -> Model:
     """This level fitted on all rows, with the settings that were chosen: a network in as many parts as were judged."""
-    data = dataset(prepared.table, prepared.parts)
+    data = dataset_of(prepared.table, prepared.parts)
     if level in found.runs:
-        chosen = contenders(data, effort)[level]
+        chosen = networks(data, effort)[level]
         options = fitting(data, effort) | {"epochs": found.epochs} | dict(chosen.options)
         runs = studies.fits(
             {level: chosen},
@@ -317,7 +317,7 @@ def whole(prepared: Prepared, level: str, found: Found, effort: Effort) -> Model
             **options,
         )[level, found.settings[level]]
         return Model(level, prepared.reader, runs, data.only([t.name for t in chosen.data.tasks]).outline())
-    x, y = learned(data)
+    x, y = known_rows(data)
     if level == CONSTANT:
         fitted: Linear | Trees = Linear.constant(data, y)
     elif level == LINEAR:

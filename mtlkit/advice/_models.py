@@ -190,10 +190,10 @@ class Model:
         about = json.dumps({"level": self.level, "columns": self.reader.columns, "data": keep.pack_data(self.data)})
         if isinstance(self.fitted, Runs):
             self.fitted.save(path)
-            keep.write(path, keep.read(path) | {"advice": about})
+            keep.write_file(path, keep.read_file(path) | {"advice": about})
             return
         parts = {name: value for name, value in vars(self.fitted).items() if isinstance(value, Tensor)}
-        keep.write(path, {"format": FORMAT, "advice": about, "kind": type(self.fitted).__name__, **parts})
+        keep.write_file(path, {"format": FORMAT, "advice": about, "kind": type(self.fitted).__name__, **parts})
 
 
 def load_advised(path: str | os.PathLike) -> Model:
@@ -203,7 +203,7 @@ def load_advised(path: str | os.PathLike) -> Model:
         FileNotFoundError: no such file.
         ValueError: a damaged file, or one that holds something else.
     """
-    content = keep.read(path, (FORMAT, keep.FORMAT))
+    content = keep.read_file(path, (FORMAT, keep.FORMAT))
     if "advice" not in content:
         raise ValueError(f"{path} holds runs, expected a model that Advice.model.save wrote")
     about = json.loads(content["advice"])

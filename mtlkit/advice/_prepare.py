@@ -13,7 +13,7 @@ import torch
 
 from mtlkit.advice._columns import Reader, alone, cleaned, input_of, moment, target_of
 from mtlkit.advice._read import Refused
-from mtlkit.advice._splits import FOLDS, Rows, parts, ratio, splits
+from mtlkit.advice._splits import FOLDS, Draw, draw_splits, parts_of_all, ratio
 from mtlkit.datasets import Dataset
 from mtlkit.datasets.tabular import Table, check_columns, group_numbers
 from mtlkit.tasks import labelled
@@ -34,7 +34,7 @@ class Prepared:
     Attributes:
         table: encoded, main task first.
         strata: (N,) class of the main task, 0 for a regression, -1 without a label.
-        draws: rows of train, meta and test, see :func:`mtlkit.advice._splits.splits`.
+        draws: rows of train, meta and test, see :func:`mtlkit.advice._splits.draw_splits`.
         inner: draws of a repetition.
         parts: of all rows, for the model that is kept.
         overlap: labelled test rows over the other labelled rows.
@@ -45,9 +45,9 @@ class Prepared:
 
     table: Table
     strata: np.ndarray
-    draws: list[Rows]
+    draws: list[Draw]
     inner: int
-    parts: list[Rows]
+    parts: list[Draw]
     overlap: float
     reader: Reader
     columns: pd.DataFrame
@@ -56,10 +56,10 @@ class Prepared:
     @property
     def data(self) -> Dataset:
         """The data set whose draws are those of :attr:`draws`, by seed."""
-        return dataset(self.table, self.draws)
+        return dataset_of(self.table, self.draws)
 
 
-def dataset(table: Table, draws: Sequence[Rows]) -> Dataset:
+def dataset_of(table: Table, draws: Sequence[Draw]) -> Dataset:
     """A table with these splits: seed s has those of draw s."""
 
     def draw(seed: int) -> Dataset:
@@ -86,7 +86,7 @@ def prepare(
     """Check a table, infer what its columns are, and draw the splits; see :func:`mtlkit.advise` for the arguments.
 
     Args:
-        repeats, inner: of :func:`mtlkit.advice._splits.splits`; what fits the number of rows when None.
+        repeats, inner: of :func:`mtlkit.advice._splits.draw_splits`; what fits the number of rows when None.
 
     Raises:
         Refused: with what was found and what was expected.
@@ -105,7 +105,7 @@ def prepare(
     if len(splitting) == 2:
         raise Refused(f"groups is {groups!r} and time is {time!r}, expected one of them at most")
     targets = [main, *auxiliaries]
-    _known(frame, [*targets, *leave_out, *dates, *splitting, *kinds])
+    _check_known(frame, [*targets, *leave_out, *dates, *splitting, *kinds])
     if unmeant := [name for name in kinds if name not in targets]:
         raise Refused(f"kinds names {unmeant[0]!r}, expected one of the targets {', '.join(targets)}")
     try:
@@ -150,12 +150,13 @@ def prepare(
     if time is not None:
         inner = 1
     divided: dict[str, Any] = {"inner": inner, "groups": by_group, "time": by_time, "balanced": balanced}
-    draws = splits(strata, repeats=repeats, **divided)
+    draws = draw_splits(strata, repeats=repeats, **divided)
     told += _about_splits(draws, len(frame), groups, by_group, balanced or time is not None)
     told += _check_draws(strata, draws, table, main, kinds[main])
     columns = pd.DataFrame.from_dict(found, orient="index", columns=["role", "read as", "why"])
     columns = columns.assign(missing=missing.reindex(columns.index)).rename_axis("column")
-    return Prepared(table, strata, draws, inner, parts(strata, **divided), ratio(draws, strata), reader, columns, told)
+    every = parts_of_all(strata, **divided)
+    return Prepared(table, strata, draws, inner, every, ratio(draws, strata), reader, columns, told)
 
 
 def _repetitions(rows: int, entries: int) -> tuple[int, int]:
@@ -165,7 +166,7 @@ def _repetitions(rows: int, entries: int) -> tuple[int, int]:
     return 2, 1 if rows > 2000 else 2
 
 
-def _known(frame: pd.DataFrame, names: Sequence[str]) -> None:
+def _check_known(frame: pd.DataFrame, names: Sequence[str]) -> None:
     for name in names:
         if name not in frame:
             close = difflib.get_close_matches(name, frame.columns, n=3)
@@ -237,7 +238,7 @@ def _about_leaks(inputs: pd.DataFrame, auxiliaries: Mapping[str, pd.Series], lab
 
 
 def _about_splits(
-    draws: Sequence[Rows], rows: int, groups: str | None, by_group: np.ndarray | None, some_unused: bool
+    draws: Sequence[Draw], rows: int, groups: str | None, by_group: np.ndarray | None, some_unused: bool
 ) -> list[str]:
     found = []
     used = sum(map(len, draws[0]))
@@ -258,11 +259,11 @@ def _about_splits(
     return found
 
 
-def _check_draws(strata: np.ndarray, draws: Sequence[Rows], table: Table, main: str, kind: str) -> list[str]:
+def _check_draws(strata: np.ndarray, draws: Sequence[Draw], table: Table, main: str, kind: str) -> list[str]:
     """Refuse draws on which a task cannot be trained or scored; warn of classes that training does not show."""
     unseen = 0.0
     for draw in draws:
-        known = {where: strata[rows][strata[rows] >= 0] for where, rows in zip(PARTS, draw, strict=True)}
+        known = {where: strata[rows][strata[rows] >= 0] for where, rows in zip(SPLITS, draw, strict=True)}
         for where, labels in known.items():
             needs_two = kind == "binary" or (kind == "multiclass" and where == "train")
             if len(labels) < 2 or (needs_two and len(np.unique(labels)) < 2):
@@ -281,4 +282,4 @@ def _check_draws(strata: np.ndarray, draws: Sequence[Rows], table: Table, main: 
     return []
 
 
-PARTS = ("train", "meta", "test")
+SPLITS = ("train", "meta", "test")

@@ -218,7 +218,9 @@ class Dataset:
                 return replace(data, train=meta, train_at=None)
             repeats = len(meta) if share is None else max(1, round(len(train) * share / (1 - share)))
             extra = meta.take(torch.arange(repeats) % len(meta))
-            return replace(data, train=join(train, extra), train_at=_then(data.train_at, lambda s: join(s, extra)))
+            return replace(
+                data, train=join_splits(train, extra), train_at=_then(data.train_at, lambda s: join_splits(s, extra))
+            )
 
         options = recipes.call(Dataset.train_on_meta, share, name="train_on_meta", hold_out=hold_out)
         return self.variant(mix, lambda line: f"{line}.{options}")
@@ -235,7 +237,7 @@ def blank(tasks: Sequence[Task], shape: Sequence[int]) -> Split:
     return Split(torch.zeros(1, *shape), y, torch.zeros(1, dtype=torch.long), torch.zeros(1, len(tasks)).bool())
 
 
-def join(*parts: Split) -> Split:
+def join_splits(*parts: Split) -> Split:
     """Rows of several splits one after the other."""
     return Split(
         torch.cat([p.x for p in parts]),

@@ -106,5 +106,5 @@ def _batch(name: str, path: Path) -> tuple[Tensor, Tensor]:
     if path == files.BLANK:
         pixels = (torch.arange(3072) % 256).to(torch.uint8).view(3, 32, 32)
         return pixels.expand(N_TEST, -1, -1, -1), torch.arange(N_TEST) % len(CLASSES)
-    batch = pickle.loads(files.read(name, path), encoding="bytes")  # the bytes are known by their hash
+    batch = pickle.loads(files.checked_bytes(name, path), encoding="bytes")  # the bytes are known by their hash
     return torch.from_numpy(batch[b"data"].copy()).view(-1, 3, 32, 32), torch.tensor(batch[b"labels"])

@@ -202,7 +202,7 @@ def fetch(name: str) -> Path:
     return BLANK if _BLANKS.get() else find(name) or _download(name, folders()[-1])
 
 
-def read(name: str, path: Path) -> bytes:
+def checked_bytes(name: str, path: Path) -> bytes:
     """The bytes of ``path``, known to be the file ``name`` of :data:`FILES`.
 
     Raises:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from mtlkit.datasets import files
-from mtlkit.datasets.base import Dataset, Split, check_sizes, join, main_first
-from mtlkit.datasets.text import SHORTEST, Text, Vocabulary, learned, stored
+from mtlkit.datasets.base import Dataset, Split, check_sizes, join_splits, main_first
+from mtlkit.datasets.text import SHORTEST, Text, Vocabulary, learn_vocabulary, read_vocabulary
 from mtlkit.tasks import Task, labelled
 
 QUESTIONS = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
@@ -60,7 +60,7 @@ class Source:
         return Task(name, "binary") if len(self.classes) == 2 else Task(name, "multiclass", len(self.classes))
 
 
-def _implied(line: Line) -> tuple[str, str]:
+def _premise_and_hypothesis(line: Line) -> tuple[str, str]:
     return line["premise"], line["hypothesis"]
 
 
@@ -78,7 +78,7 @@ SOURCES = {
         "superglue/CB/train.jsonl",
         "superglue/CB/val.jsonl",
         ("entailment", "contradiction", "neutral"),
-        texts=_implied,
+        texts=_premise_and_hypothesis,
         label=lambda line: line["label"],
         group=lambda line: line["premise"],
         source="CommitmentBank (De Marneffe, Simons and Tonhauser 2019), as in SuperGLUE",
@@ -109,7 +109,7 @@ SOURCES = {
         "superglue/RTE/train.jsonl",
         "superglue/RTE/val.jsonl",
         ("not_entailment", "entailment"),
-        texts=_implied,
+        texts=_premise_and_hypothesis,
         label=lambda line: line["label"],
         group=lambda line: line["premise"],
         source="Recognizing Textual Entailment 1, 2, 3 and 5, as in SuperGLUE",
@@ -232,7 +232,7 @@ def language(
     return Dataset(
         "language",
         tuple(SOURCES[name].task(name) for name in order),
-        join(*(_split(name, order, encoded[name].train, rows) for name, (rows, _) in drawn.items())),
+        join_splits(*(_split(name, order, encoded[name].train, rows) for name, (rows, _) in drawn.items())),
         _split(main, order, encoded[main].train, drawn[main][1]),
         _test(tuple(encoded.items()), n_test),
         source="; ".join(SOURCES[name].source for name in order),
@@ -243,7 +243,7 @@ def language(
 
 
 @dataclass(frozen=True)
-class File:
+class FileRows:
     """A file's rows: (N, n_tokens) ids, (N,) classes, and (N,) row numbers."""
 
     x: Tensor
@@ -261,8 +261,8 @@ class Encoded:
         cut: share of the training rows that were too long.
     """
 
-    train: File
-    test: File
+    train: FileRows
+    test: FileRows
     groups: Tensor
     spare: int
     cut: float
@@ -290,7 +290,7 @@ def _unread(name: str, n_tokens: int) -> Encoded:
     classes = len(SOURCES[name].classes)
     first = TASKS.index(name) * APART
     train, test = (
-        File(torch.zeros(rows, n_tokens), torch.arange(rows) % classes, start + torch.arange(rows))
+        FileRows(torch.zeros(rows, n_tokens), torch.arange(rows) % classes, start + torch.arange(rows))
         for rows, start in ((n, first), (n_test, first + APART // 2))
     )
     return Encoded(train, test, groups.unique(return_inverse=True)[1], largest - 1, 0.0)
@@ -299,12 +299,12 @@ def _unread(name: str, n_tokens: int) -> Encoded:
 @functools.lru_cache(maxsize=4)
 def _learned(entries: int, paths: tuple[Path, ...]) -> Vocabulary:
     read = (_lines(name, path) for name, path in zip(SOURCES, paths, strict=True))
-    return learned((one for lines, _, _ in read for pair in lines for one in pair), entries)
+    return learn_vocabulary((one for lines, _, _ in read for pair in lines for one in pair), entries)
 
 
 @functools.lru_cache(maxsize=4)
 def _stored(path: str) -> Vocabulary:
-    return stored(path)
+    return read_vocabulary(path)
 
 
 @functools.lru_cache(maxsize=16)
@@ -314,7 +314,7 @@ def _encoded(name: str, train: Path, test: Path, n_tokens: int, known: Vocabular
         texts, labels, _ = _lines(name, path, place)
         x, cut = known.encode(texts, n_tokens, SOURCES[name].keep_end)
         first = TASKS.index(name) * APART + place * APART // 2
-        parts.append(File(x, torch.tensor(labels), first + torch.arange(len(texts))))
+        parts.append(FileRows(x, torch.tensor(labels), first + torch.arange(len(texts))))
         long.append(float(cut.float().mean()))
     if long[0] > MANY_CUT:
         warnings.warn(
@@ -336,7 +336,7 @@ def _lines(name: str, path: Path, place: int = 0) -> tuple[list[tuple[str, str]]
     """
     source = SOURCES[name]
     file = (source.train, source.test)[place]
-    found = files.read(file, path).decode("utf-8-sig")
+    found = files.checked_bytes(file, path).decode("utf-8-sig")
     texts, labels, groups = [], [], []
     for number, line in enumerate(_fields(found, table=file.endswith(".txt")), 1):
         try:
@@ -381,7 +381,7 @@ def _draw(data: Encoded, n_meta: int, n_train: int, generator: torch.Generator) 
     return free[:n_train], meta
 
 
-def _split(name: str, order: Sequence[str], file: File, index: Tensor) -> Split:
+def _split(name: str, order: Sequence[str], file: FileRows, index: Tensor) -> Split:
     """Rows of one task, without a label for the others."""
     labels, y = file.labels[index], {}
     for other in order:
@@ -394,6 +394,6 @@ def _split(name: str, order: Sequence[str], file: File, index: Tensor) -> Split:
 @functools.lru_cache(maxsize=4)
 def _test(encoded: tuple[tuple[str, Encoded], ...], n_test: int | None) -> Split:
     order = [name for name, _ in encoded]
-    return join(
+    return join_splits(
         *(_split(name, order, data.test, torch.arange(len(data.test.labels))[:n_test]) for name, data in encoded)
     )

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mtlkit.datasets import files
-from mtlkit.datasets.base import Dataset, Split, check_share, check_sizes, choose, join, main_first
+from mtlkit.datasets.base import Dataset, Split, check_share, check_sizes, choose, join_splits, main_first
 from mtlkit.datasets.noise import flip_labels, with_main_labels
 from mtlkit.datasets.overlay import draw_pairs, pair_of_tasks, paired, tasks, with_label_noise
 from mtlkit.tasks import Task
@@ -31,7 +31,7 @@ FOLDERS = {
 """Data set to the folders of its left and right images."""
 SINGLE = {"mnist": "mnist", "fashion_mnist": "fashion-mnist"}
 """Data set of single images to its folder."""
-KINDS = {"mnist": "digit", "fashion_mnist": "article"}
+IMAGES = {"mnist": "digit", "fashion_mnist": "article"}
 """The same to what its twenty-task form calls an image."""
 _LICENCES = {"mnist": "CC BY-SA 3.0 (as commonly stated)", "fashion-mnist": "MIT"}
 _SOURCES = {"mnist": "MNIST (LeCun, Cortes, Burges)", "fashion-mnist": "Fashion-MNIST (Xiao, Rasul, Vollgraf)"}
@@ -115,18 +115,18 @@ def digits_and_articles(
             a damaged file.
         FileNotFoundError: a file that is not there and could not be downloaded.
     """
-    order = tuple(main_first([f"{kind}_{c}" for kind in KINDS.values() for c in range(10)], main))
+    order = tuple(main_first([f"{kind}_{c}" for kind in IMAGES.values() for c in range(10)], main))
     found = {
         kind: one_vs_rest(name, n_train=n_train, n_meta=n_meta, n_test=n_test, pixels=pixels, seed=seed)
-        for name, kind in KINDS.items()
+        for name, kind in IMAGES.items()
     }
     own = main.split("_")[0]
-    folder = next(SINGLE[name] for name, kind in KINDS.items() if kind == own)
+    folder = next(SINGLE[name] for name, kind in IMAGES.items() if kind == own)
     paths = tuple(files.fetch(file) for file in files.needed(folder))
     return Dataset(
         "digits_and_articles",
         tuple(Task(name, "binary") for name in order),
-        join(*(_among(data.train, kind, order) for kind, data in found.items())),
+        join_splits(*(_among(data.train, kind, order) for kind, data in found.items())),
         _among(found[own].meta, own, order),
         _test_among(own, folder, paths, n_test, order, pixels),
         source="; ".join(data.source for data in found.values()),
@@ -267,7 +267,7 @@ def _idx(name: str, path: Path) -> np.ndarray:
     if path == files.BLANK:
         n = N_TRAIN + N_META if "/train" in name else N_TEST
         return np.zeros((n, 28, 28), np.uint8) if "images" in name else (np.arange(n) % 10).astype(np.uint8)
-    content = gzip.decompress(files.read(name, path))
+    content = gzip.decompress(files.checked_bytes(name, path))
     axes = content[3]
     shape = np.frombuffer(content, ">i4", count=axes, offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape).copy()

@@ -64,7 +64,7 @@ def toy_regression(
         if value is not None and not 0 <= value < float("inf"):
             raise ValueError(f"{what} is {value}, expected a variance of at least 0")
     sizes = (n_train, n_meta, n_test)
-    _check(label_noise, noise, noisy_tasks, drift_epochs, sizes)
+    _check_options(label_noise, noise, noisy_tasks, drift_epochs, sizes)
     normal = _Normal(seed)
     x, common = normal(sum(sizes), N_INPUTS), normal(N_INPUTS)
     apart = [normal(N_INPUTS) for _ in TASKS]
@@ -149,7 +149,7 @@ def synthetic(
     if n_inputs < 2:
         raise ValueError(f"n_inputs is {n_inputs}, expected at least 2")
     sizes = (n_train, n_meta, n_test)
-    _check(label_noise, noise, noisy_tasks, drift_epochs, sizes)
+    _check_options(label_noise, noise, noisy_tasks, drift_epochs, sizes)
     normal = _Normal(seed)
     x = normal(sum(sizes), n_inputs)
     u, v = F.normalize(normal(n_inputs), dim=0), normal(n_inputs)
@@ -184,7 +184,7 @@ class _Normal:
         return torch.randn(*shape, generator=self.generator, dtype=torch.float64)
 
 
-def _check(
+def _check_options(
     label_noise: float, noise: str, noisy_tasks: str, drift_epochs: tuple[int, int], sizes: tuple[int, int, int]
 ) -> None:
     check_share("label_noise", label_noise)

@@ -266,7 +266,7 @@ class Table:
             if not labelled(target[train]).any():
                 raise ValueError(f"{name}: target {task.name!r} has no label in the training split")
             if task.kind == "regression":
-                mean, sd = _fit(target[train, None])
+                mean, sd = _mean_and_sd(target[train, None])
                 targets[task.name] = (target - mean) / sd
                 scale[task.name] = (mean.item(), sd.item())
         whole = Split(x, targets, torch.arange(len(x)), torch.zeros(len(x), len(self.tasks), dtype=torch.bool))
@@ -305,7 +305,7 @@ class Encoder:
     @classmethod
     def fit(cls, table: Table, train: Tensor) -> Encoder:
         """The encoder of a table whose training rows these are."""
-        mean, sd = _fit(table.numbers[train])
+        mean, sd = _mean_and_sd(table.numbers[train])
         values = [column.values for column in table.columns if column.values is not None]
         shown = [torch.zeros(len(v) + 1, dtype=torch.bool) for v in values]
         for mask, codes in zip(shown, table.codes[train].unbind(1), strict=True):
@@ -383,7 +383,7 @@ def _tensors(frame: pd.DataFrame, columns: Sequence[Column]) -> tuple[Tensor, Te
     return torch.stack(numbers, 1) if numbers else empty, torch.stack(codes, 1) if codes else empty.long()
 
 
-def _fit(values: Tensor) -> tuple[Tensor, Tensor]:
+def _mean_and_sd(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the known values in each column; 0 and 1 where nothing is known or varies."""
     known = ~torch.isnan(values)
     count = known.sum(0).clamp(min=1)

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from mtlkit.datasets.base import Dataset, Split, check_sizes, join, main_first
-from mtlkit.datasets.text import SHORTEST, Text, Vocabulary, learned, stored
+from mtlkit.datasets.base import Dataset, Split, check_sizes, join_splits, main_first
+from mtlkit.datasets.text import SHORTEST, Text, Vocabulary, learn_vocabulary, read_vocabulary
 from mtlkit.tasks import Task
 
 NAMES = ("fox", "bear", "crow", "hare", "toad", "goose", "wolf", "mole")
-COLOURS = ("red", "old", "tall", "shy")
+ADJECTIVES = ("red", "old", "tall", "shy")
 VERBS = {"follows": "trails", "sees": "spots", "helps": "aids", "calls": "summons"}
 """Verb to one that says the same."""
 PASSIVE = {"follows": "followed", "sees": "seen", "helps": "helped", "calls": "called"}
@@ -30,7 +30,7 @@ Row = tuple[tuple[str, str], int]
 
 
 def _implied(pick: Pick) -> Row:
-    (one, two, other), (verb,), (colour,) = pick(NAMES, 3), pick([*VERBS], 1), pick(COLOURS, 1)
+    (one, two, other), (verb,), (colour,) = pick(NAMES, 3), pick([*VERBS], 1), pick(ADJECTIVES, 1)
     says = [f"the {one} {verb} the {two}", f"no {one} {verb} the {two}", f"the {one} {verb} the {other}"]
     (label,) = pick(range(3), 1)
     return (f"the {colour} {one} {verb} the {two}", says[label]), label
@@ -116,15 +116,15 @@ def toy_language(
     if n_tokens < SHORTEST:
         raise ValueError(f"n_tokens is {n_tokens}, expected at least {SHORTEST}")
     check_sizes(10**6, n_train=n_train, n_meta=n_meta, n_test=n_test)
-    known = _vocabulary(vocabulary) if isinstance(vocabulary, int) else stored(os.fspath(vocabulary))
-    made = {name: _rows(name, (seed, 0), n_train + n_meta * (name == main), n_tokens, known) for name in order}
-    test = {name: _rows(name, (0, 1), n_test, n_tokens, known) for name in order}
+    known = _vocabulary(vocabulary) if isinstance(vocabulary, int) else read_vocabulary(os.fspath(vocabulary))
+    made = {name: _made(name, (seed, 0), n_train + n_meta * (name == main), n_tokens, known) for name in order}
+    test = {name: _made(name, (0, 1), n_test, n_tokens, known) for name in order}
     return Dataset(
         "toy_language",
         tuple(Task(n, "multiclass", len(CLASSES[n])) if n in CLASSES else Task(n, "binary") for n in order),
-        join(*(_split(name, order, made[name], slice(n_train), 0) for name in order)),
+        join_splits(*(_split(name, order, made[name], slice(n_train), 0) for name in order)),
         _split(main, order, made[main], slice(n_train, None), n_train),
-        join(*(_split(name, order, test[name], slice(None), APART // 2) for name in order)),
+        join_splits(*(_split(name, order, test[name], slice(None), APART // 2) for name in order)),
         source="made here",
         classes={name: CLASSES[name] for name in order if name in CLASSES},
         text=Text(known.entries, known.padding, known.separator, {name: made[name][2] for name in order}),
@@ -138,7 +138,7 @@ APART = 10**7
 @functools.lru_cache(maxsize=2)
 def _vocabulary(entries: int) -> Vocabulary:
     pick = _picker(0)
-    return learned((text for make in MAKERS.values() for _ in range(200) for text in make(pick)[0]), entries)
+    return learn_vocabulary((text for make in MAKERS.values() for _ in range(200) for text in make(pick)[0]), entries)
 
 
 def _picker(seed: int) -> Pick:
@@ -150,7 +150,7 @@ def _picker(seed: int) -> Pick:
     return pick
 
 
-def _rows(
+def _made(
     name: str, stream: tuple[int, int], n: int, n_tokens: int, known: Vocabulary
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Ids (n, n_tokens), classes (n,) and the share of rows that were cut, of a seed's training or test rows."""

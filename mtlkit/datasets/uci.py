@@ -139,14 +139,14 @@ def _adult_rows(name: str, path: Path) -> pd.DataFrame:
         labels = {"income": (number % 2).map({0: "<=50K", 1: ">50K"}), "education-num": 10 * (number % 2)}
         labels["marital-status"] = (number % 2).map({0: "Divorced", 1: "Never-married"})
         return pd.DataFrame({column: number for column in _ADULT}).assign(**words, **labels)
-    source = io.BytesIO(files.read(name, path))
+    source = io.BytesIO(files.checked_bytes(name, path))
     return pd.read_csv(source, names=_ADULT, skipinitialspace=True, na_values="?", comment="|", skip_blank_lines=True)
 
 
 @functools.lru_cache(maxsize=1)
 def _parkinsons(path: Path) -> tuple[Table, Tensor]:
     """The table and the subject (from 0) of each row."""
-    frame = pd.read_csv(io.BytesIO(files.read(_PARKINSONS, path)))
+    frame = pd.read_csv(io.BytesIO(files.checked_bytes(_PARKINSONS, path)))
     names = ("motor_UPDRS", "total_UPDRS")
     inputs = frame.drop(columns=["subject#", *names])
     return Table.of(inputs, {name: frame[name] for name in names}, {}), group_numbers(frame["subject#"])

@@ -33,7 +33,7 @@ class MultiTaskModel(nn.Module):
         self.names = tuple(heads)
 
     def forward(self, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
-        """Outputs of all tasks, or of those in ``names``; like heads share work, see :func:`_outputs`.
+        """Outputs of all tasks, or of those in ``names``; like heads share work, see :func:`_shared_patches`.
 
         Linear heads are computed in one product.
         """
@@ -58,10 +58,10 @@ def outputs_of(heads: Mapping[str, nn.Module], features: Tensor) -> dict[str, Te
         joint = F.linear(features, weight, torch.cat([head.bias for head in linear]))
         parts = joint.split([head.out_features for head in linear], dim=-1)
         return dict(zip(heads, parts, strict=True))
-    return dict(zip(heads, _outputs(list(heads.values()), features), strict=True))
+    return dict(zip(heads, _shared_patches(list(heads.values()), features), strict=True))
 
 
-def _outputs(heads: Sequence[nn.Module], features: Tensor) -> list[Tensor]:
+def _shared_patches(heads: Sequence[nn.Module], features: Tensor) -> list[Tensor]:
     """What each head makes of the features (B, C, H, W), or of features of another shape.
 
     Heads that begin with a convolution of the same k by l pixels share their patches: one matrix
@@ -81,7 +81,7 @@ def _outputs(heads: Sequence[nn.Module], features: Tensor) -> list[Tensor]:
         """(..., B P, out) to (..., B, out, *sides)."""
         return pixels.unflatten(-2, (-1, math.prod(sides))).mT.contiguous().unflatten(-1, sides)
 
-    if not _has_tangent(features) or not _alike(stacks):
+    if not _has_tangent(features) or not _same_layers(stacks):
         maps = (images(F.linear(patches, layer.weight.flatten(1), layer.bias)) for layer in first)
         return [head[1:](image) for head, image in zip(stacks, maps, strict=True)]
     stacked = images(_linear(first, patches.expand(len(heads), -1, -1)))
@@ -120,7 +120,7 @@ def _with_like_patches(heads: Sequence[nn.Sequential], features: Tensor) -> list
     return first if fits else []
 
 
-def _alike(heads: Sequence[nn.Sequential]) -> bool:
+def _same_layers(heads: Sequence[nn.Sequential]) -> bool:
     """Whether heads that begin with convolutions have the same layers, all with a bias, of kinds that stack."""
     layers = [layer for head in heads for layer in list(head)[1:]]
     known = all(type(layer) in (nn.Linear, nn.ReLU, nn.Flatten) for layer in layers)
@@ -180,14 +180,14 @@ def stage_ends(trunk: nn.Sequential) -> list[int]:
     return [i - 1 if isinstance(trunk[i - 1], nn.Flatten) else i for i in starts[1:]] + [len(trunk)]
 
 
-def run(trunk: nn.Sequential, start: int, end: int, x: Tensor) -> Tensor:
+def run_layers(trunk: nn.Sequential, start: int, end: int, x: Tensor) -> Tensor:
     """What the layers from ``start`` to before ``end`` make of x."""
     for layer in list(trunk)[start:end]:
         x = layer(x)
     return x
 
 
-def check_plain(model: nn.Module, build: str) -> nn.Sequential:
+def check_sequential(model: nn.Module, build: str) -> nn.Sequential:
     """The trunk of a model that is one trunk of layers in a row with heads on top of it.
 
     Raises:

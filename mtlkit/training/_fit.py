@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from mtlkit import recipes
-from mtlkit.checkpoint import Checkpoint, described, draws, files_of
+from mtlkit.checkpoint import Checkpoint, draws, files_of, fingerprint
 from mtlkit.datasets import Dataset
 from mtlkit.merging import Merging
 from mtlkit.models import MultiTaskModel
-from mtlkit.results import IncompleteRuns, Runs, join
+from mtlkit.results import IncompleteRuns, Runs, join_runs
 from mtlkit.training import loop
-from mtlkit.training.checks import check_draw, check_inputs, numbers_of
+from mtlkit.training.checks import check_draw, check_model, seed_numbers
 from mtlkit.training.descent import check_elementwise
 from mtlkit.training.settings import BATCH_SIZE, SGD, Settings, check_count
 from mtlkit.training.stack import stacks_well
@@ -121,7 +121,7 @@ def fit(
     """
     options = dict(locals())
     _check_kinds(model, data, weighting, name, watch)
-    seeds = numbers_of(seeds)
+    seeds = seed_numbers(seeds)
     check_count("batch_size", batch_size)
     check_count("chunk", chunk, optional=True)
     check_count("jobs", jobs)
@@ -155,18 +155,18 @@ def fit(
     _check_method(model, weighting, settings)
     check_elementwise(functools.partial(optimizer, lr=settings.lr))
     check_draw(data, dtype)
-    check_inputs(model, data, settings.device, dtype)
+    check_model(model, data, settings.device, dtype)
 
     label = name or type(weighting).__name__
     chunks = [seeds[start : start + chunk] for start in range(0, len(seeds), chunk)]
     kind = loop.PerEpoch if isinstance(weighting, Merging) else loop.PerStep
-    train = functools.partial(loop.train, functools.partial(kind, model, data, weighting, settings, label))
+    train = functools.partial(loop.train_stack, functools.partial(kind, model, data, weighting, settings, label))
     files: list[Checkpoint | None] = [None] * len(chunks)
     if checkpoint is not None:
         of_run = {field.name: getattr(settings, field.name) for field in fields(settings)}
         of_run |= {"label": label, "seeds": seeds, "chunk": chunk, "model": model, "weighting": weighting}
         of_run |= {"data": draws(data, seeds[0], epochs), "device": str(settings.device), "torch": torch.__version__}
-        files = [*files_of(Path(checkpoint), {what: described(value) for what, value in of_run.items()}, chunks)]
+        files = [*files_of(Path(checkpoint), {what: fingerprint(value) for what, value in of_run.items()}, chunks)]
     done: dict[int, Runs] = {}
     stopped = False
     try:
@@ -186,7 +186,7 @@ def fit(
         if not done:
             raise
     runs = replace(
-        join([done[n] for n in sorted(done)]), architecture=copy.deepcopy(model).cpu(), recipe=_recipe(**options)
+        join_runs([done[n] for n in sorted(done)]), architecture=copy.deepcopy(model).cpu(), recipe=_recipe(**options)
     )
     if stopped or runs.interrupted:
         runs = replace(runs, interrupted=True)
@@ -239,7 +239,7 @@ def _warn_of_interruption(runs: Runs, epochs: int, left: Sequence[int], files: S
     if files[0] is None:
         how = "give fit a checkpoint=FILE to be able to go on"
     else:
-        kept = ", ".join(str(file.epoch()) for file in files if file)
+        kept = ", ".join(str(file.last_epoch()) for file in files if file)
         how = f"call fit again with the same arguments to go on from the checkpoint (epochs that it holds: {kept})"
     warnings.warn(
         f"{runs.method}: interrupted after epoch {ends.iloc[-1]} of {epochs}{missing}; {how}",

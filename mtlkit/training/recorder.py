@@ -108,8 +108,8 @@ class Recorder:
         name = self.tasks[0].name
         shown = {split: outputs[split][name] for split in ("meta", "test")}
         for moment, chosen in (("selected", better), ("last", self.running)):
-            self.outputs[moment] = _kept(self.outputs[moment], shown, chosen)
-            self.states[moment] = _kept(self.states[moment], state, chosen)
+            self.outputs[moment] = _replaced(self.outputs[moment], shown, chosen)
+            self.states[moment] = _replaced(self.states[moment], state, chosen)
         self.ends = torch.where(self.running, epoch, self.ends)
         self.diverged |= self.running & ~finite
         self.running &= finite
@@ -214,7 +214,7 @@ def _containers(value: Any) -> Any:
     return list(value) if isinstance(value, list) else value
 
 
-def _kept(before: Mapping[str, Tensor], now: Mapping[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
+def _replaced(before: Mapping[str, Tensor], now: Mapping[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
     """The tensors (S, ...) of ``now`` for the chosen seeds (S,), those of ``before``, if any, for the others."""
     if not before:
         return {name: value.detach().clone() for name, value in now.items()}

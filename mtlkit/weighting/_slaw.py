@@ -12,7 +12,7 @@ from torch import Tensor
 from mtlkit.weighting._base import Weighting, check_hyper
 
 
-class Moments(NamedTuple):
+class Spreads(NamedTuple):
     """State of :class:`SLAW`.
 
     Attributes:
@@ -63,13 +63,13 @@ class SLAW(Weighting):
 
     def init(self, n_tasks, like):
         zero = like.new_zeros(n_tasks)
-        return Moments(zero, zero, torch.zeros_like(zero, dtype=torch.bool))
+        return Spreads(zero, zero, torch.zeros_like(zero, dtype=torch.bool))
 
     def update(self, state, signal):
         losses, labelled, beta = signal.means, signal.labelled, self.beta
         variance = beta * state.variance + beta * (1 - beta) * (losses - state.mean).square()
         mean = beta * state.mean + (1 - beta) * losses
-        state = Moments(
+        state = Spreads(
             torch.where(labelled, mean, state.mean),
             torch.where(labelled, variance, state.variance),
             state.seen | labelled,

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 import mtlkit as mtl
 from mtlkit.advice import Refused
 from mtlkit.advice._levels import Effort, Found, network
-from mtlkit.advice._levels import whole as fitted_whole
+from mtlkit.advice._levels import fit_on_all as fitted_whole
 from mtlkit.advice._models import Linear, Trees, boosted, flat
 from mtlkit.advice._prepare import prepare
 from mtlkit.results import predictions
