@@ -339,8 +339,8 @@ def fits(
             apart = kept is not None and not stacks_well(candidates[key].model, "cpu")
             units += [(key, lr, part) for part in ([[seed] for seed in left] if apart else [left])]
     calls = (
-        joblib.delayed(_numbered)(n, candidates[key], name=_called(key), lr=lr, seeds=part, epochs=epochs, **options)
-        for n, (key, lr, part) in enumerate(units)
+        joblib.delayed(_tried)(candidates[key], name=_called(key), lr=lr, seeds=part, epochs=epochs, **options)
+        for key, lr, part in units
     )
     done: dict[tuple[Key, float], Runs] = {}
     failed: dict[int, str] = {}
@@ -433,12 +433,12 @@ def _killed(scheduler: str | None) -> list[type[Exception]]:
     return [KilledWorker]
 
 
-def _numbered(number: int, candidate: Candidate, **options) -> tuple[int, Runs | str]:
-    """The number of a fit and its runs, or the traceback of its failure."""
+def _tried(candidate: Candidate, **options) -> Runs | str:
+    """The runs of a fit, or the traceback of its failure."""
     try:
-        return number, _fit(candidate, **options)
+        return _fit(candidate, **options)
     except Exception:
-        return number, traceback.format_exc()
+        return traceback.format_exc()
 
 
 def _fit(candidate: Candidate, **options) -> Runs:

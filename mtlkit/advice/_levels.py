@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -211,19 +211,18 @@ def plain(
     data: Dataset, table: Table, settings: Mapping[str, Any], seeds: Sequence[int], jobs: int
 ) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
     """Test rows and predictions of the levels that need no network, in each of these draws."""
-    calls = [joblib.delayed(_plain)(n, data.resample(seed), table, settings) for n, seed in enumerate(seeds)]
-    done = dict(_shown(calls, "linear models and trees", jobs))
-    levels = done[0].keys()
-    return {level: [done[n][level] for n in range(len(done))] for level in levels}
+    calls = [joblib.delayed(_plain)(data.resample(seed), table, settings) for seed in seeds]
+    done = _in_order(calls, "linear models and trees", jobs)
+    return {level: [found[level] for found in done] for level in done[0]}
 
 
-def _shown(calls: list, label: str, jobs: int) -> Iterator:
-    """The results of calls, as they come, with a progress bar."""
-    for _, result in zip(progress(calls, label), parallel(calls, jobs), strict=True):
-        yield result
+def _in_order(calls: list, label: str, jobs: int) -> list:
+    """The results of calls, while a progress bar tells how many are there."""
+    found = dict(pair for _, pair in zip(progress(calls, label), parallel(calls, jobs), strict=True))
+    return [found[n] for n in range(len(calls))]
 
 
-def _plain(number: int, draw: Dataset, table: Table, settings: Mapping) -> tuple[int, dict]:
+def _plain(draw: Dataset, table: Table, settings: Mapping) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     x, y = known_rows(draw)
     scale = draw.scale.get(draw.main.name, (0.0, 1.0))
     rows = draw.test.rows.numpy()
@@ -236,7 +235,7 @@ def _plain(number: int, draw: Dataset, table: Table, settings: Mapping) -> tuple
         known, test = (_known_auxiliaries(table, where) for where in (_rows(draw), draw.test.rows))
         own, others = np.c_[x.numpy(), known], np.c_[draw.test.x.numpy(), test]
         said[WITH] = _grown(draw, settings[TREES], own, y, others)
-    return number, {name: (rows, predictions(draw.main, out, scale).numpy()) for name, out in said.items()}
+    return {name: (rows, predictions(draw.main, out, scale).numpy()) for name, out in said.items()}
 
 
 def _grown(draw: Dataset, settings: tuple[int, int], x: np.ndarray, y: np.ndarray, new: np.ndarray) -> torch.Tensor:
@@ -277,7 +276,7 @@ def _known_auxiliaries(table: Table, rows: torch.Tensor) -> np.ndarray:
 def _plain_settings(data: Dataset, tuning: Sequence[int], jobs: int) -> dict[str, Any]:
     """Penalty of the linear model, rounds and leaves of the trees: the lowest mean meta loss."""
     calls = [joblib.delayed(_tried)(data.resample(seed)) for seed in tuning]
-    done = list(_shown(calls, "linear models and trees, settings", jobs))
+    done = _in_order(calls, "linear models and trees, settings", jobs)
     linear, trees = (np.mean([found[part] for found in done], 0) for part in range(2))
     leaves, rounds = np.unravel_index(trees.argmin(), trees.shape)
     return {LINEAR: STRENGTHS[linear.argmin()], TREES: (int(rounds) + 1, LEAVES[leaves])}

@@ -171,8 +171,8 @@ def fit(
     stopped = False
     try:
         if jobs > 1 and len(chunks) > 1:
-            calls = [joblib.delayed(_numbered)(n, train, part, files[n]) for n, part in enumerate(chunks)]
-            for n, runs in parallel(calls, jobs):
+            parts = zip(chunks, files, strict=True)
+            for n, runs in parallel([joblib.delayed(_uninterrupted)(train, *part) for part in parts], jobs):
                 done[n] = runs
         else:
             for n, part in enumerate(chunks):
@@ -226,11 +226,11 @@ def _check_method(model: MultiTaskModel, weighting: Weighting | Merging, setting
         raise ValueError(f"no parameter of the trunk is trained, but {method} reads their gradients")
 
 
-def _numbered(number: int, train: Callable[..., Runs], seeds: Sequence[int], file: Checkpoint | None) -> tuple:
+def _uninterrupted(train: Callable[..., Runs], seeds: Sequence[int], file: Checkpoint | None) -> Runs:
     runs = train(seeds, checkpoint=file)
     if runs.interrupted:
         raise KeyboardInterrupt
-    return number, runs
+    return runs
 
 
 def _warn_of_interruption(runs: Runs, epochs: int, left: Sequence[int], files: Sequence[Checkpoint | None]) -> None:
