@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -63,27 +63,16 @@ def toy_regression(
     for what, value in (("distance", distance), ("drift_to", drift_to)):
         if value is not None and not 0 <= value < float("inf"):
             raise ValueError(f"{what} is {value}, expected a variance of at least 0")
-    sizes = (n_train, n_meta, n_test)
-    _check_options(label_noise, noise, noisy_tasks, drift_epochs, sizes)
+    frame = _Frame(label_noise, noise, noisy_tasks, drift_epochs, (n_train, n_meta, n_test))
     normal = _Normal(seed)
-    x, common = normal(sum(sizes), N_INPUTS), normal(N_INPUTS)
+    x, common = normal(sum(frame.sizes), N_INPUTS), normal(N_INPUTS)
     apart = [normal(N_INPUTS) for _ in TASKS]
 
     def targets(t: int, distance: float) -> Tensor:
         return (x @ (common + distance**0.5 * apart[t])).tanh().abs()
 
-    return _regressions(
-        "toy_regression",
-        x,
-        targets,
-        relevance=(distance, drift_to),
-        drift_epochs=drift_epochs,
-        label_noise=label_noise,
-        noisy_tasks=noisy_tasks,
-        wrong=(-0.5, 0.0) if noise == "constant" else (0.0, 0.2),
-        sizes=sizes,
-        normal=normal,
-    )
+    wrong = (-0.5, 0.0) if noise == "constant" else (0.0, 0.2)
+    return frame.regressions("toy_regression", x, targets, (distance, drift_to), wrong, normal)
 
 
 def synthetic(
@@ -148,30 +137,19 @@ def synthetic(
         raise ValueError(f"observation_noise is {observation_noise}, expected a standard deviation of at least 0")
     if n_inputs < 2:
         raise ValueError(f"n_inputs is {n_inputs}, expected at least 2")
-    sizes = (n_train, n_meta, n_test)
-    _check_options(label_noise, noise, noisy_tasks, drift_epochs, sizes)
+    frame = _Frame(label_noise, noise, noisy_tasks, drift_epochs, (n_train, n_meta, n_test))
     normal = _Normal(seed)
-    x = normal(sum(sizes), n_inputs)
+    x = normal(sum(frame.sizes), n_inputs)
     u, v = F.normalize(normal(n_inputs), dim=0), normal(n_inputs)
     along = x @ u, x @ F.normalize(v - (v @ u) * u, dim=0)
-    observed = observation_noise * normal(sum(sizes), 2)
+    observed = observation_noise * normal(len(x), 2)
 
     def targets(t: int, correlation: float) -> Tensor:
         share = 1.0 if t == 0 else correlation
         return share * along[0] + (1 - share**2) ** 0.5 * along[1] + observed[:, t]
 
-    return _regressions(
-        "synthetic",
-        x,
-        targets,
-        relevance=(correlation, correlation_after),
-        drift_epochs=drift_epochs,
-        label_noise=label_noise,
-        noisy_tasks=noisy_tasks,
-        wrong=(-3.0, 0.0) if noise == "constant" else (0.0, 1.0),
-        sizes=sizes,
-        normal=normal,
-    )
+    wrong = (-3.0, 0.0) if noise == "constant" else (0.0, 1.0)
+    return frame.regressions("synthetic", x, targets, (correlation, correlation_after), wrong, normal)
 
 
 class _Normal:
@@ -184,61 +162,70 @@ class _Normal:
         return torch.randn(*shape, generator=self.generator, dtype=torch.float64)
 
 
-def _check_options(
-    label_noise: float, noise: str, noisy_tasks: str, drift_epochs: tuple[int, int], sizes: tuple[int, int, int]
-) -> None:
-    check_share("label_noise", label_noise)
-    if noise not in ("constant", "gaussian"):
-        raise ValueError(f"noise is {noise!r}, expected 'constant' or 'gaussian'")
-    if noisy_tasks not in ("main", "all"):
-        raise ValueError(f"noisy_tasks is {noisy_tasks!r}, expected 'main' or 'all'")
-    first, last = drift_epochs
-    if not 0 <= first < last:
-        raise ValueError(f"drift_epochs is {drift_epochs}, expected two increasing epochs, the first at least 0")
-    if min(sizes) < 1:
-        raise ValueError("splits have {}, {} and {} rows, expected at least 1 each".format(*sizes))
+@dataclass(frozen=True)
+class _Frame:
+    """What both data sets have in common: label noise, a drift, splits.
 
-
-def _regressions(
-    name: str,
-    x: Tensor,
-    targets: Callable[[int, float], Tensor],
-    *,
-    relevance: tuple[float, float | None],
-    drift_epochs: tuple[int, int],
-    label_noise: float,
-    noisy_tasks: str,
-    wrong: tuple[float, float],
-    sizes: tuple[int, int, int],
-    normal: _Normal,
-) -> Dataset:
-    """Two regressions with label noise and, where ``relevance`` names an end, a drift of the second task.
-
-    Args:
-        x: (N, D) inputs of all splits.
-        targets: (number of a task, relevance) to its (N,) clean targets.
-        relevance: at the start and, after ``drift_epochs``, at the end; None without a drift.
-        wrong: mean and standard deviation of a wrong label.
+    Attributes:
         sizes: rows of the training, meta and test split.
     """
-    n, n_train = len(x), sizes[0]
-    start, end = relevance
-    y = torch.stack([targets(t, start) for t in range(len(TASKS))], 1)
-    noisy = torch.zeros(n, len(TASKS), dtype=torch.bool)
-    for t in range(len(TASKS) if noisy_tasks == "all" else 1):
-        noisy[:n_train, t] = choose(n_train, label_noise, normal.generator)
-    mean, sd = wrong
-    y = torch.where(noisy, mean + sd * normal(n, len(TASKS)), y)
 
-    whole = Split(x, {task.name: y[:, t] for t, task in enumerate(TASKS)}, torch.arange(n), noisy)
-    train, meta, test = (whole.take(rows) for rows in torch.arange(n).split(sizes))
-    first, last = drift_epochs
-    there = start if end is None else end
+    label_noise: float
+    noise: str
+    noisy_tasks: str
+    drift_epochs: tuple[int, int]
+    sizes: tuple[int, int, int]
 
-    def train_at(epoch: int) -> Split:
-        done = min(max((epoch - first) / (last - first), 0), 1)
-        moved = targets(1, there if done == 1 else start + done * (there - start))[:n_train]
-        return replace(train, y={**train.y, "auxiliary": torch.where(train.noisy[:, 1], train.y["auxiliary"], moved)})
+    def __post_init__(self) -> None:
+        check_share("label_noise", self.label_noise)
+        if self.noise not in ("constant", "gaussian"):
+            raise ValueError(f"noise is {self.noise!r}, expected 'constant' or 'gaussian'")
+        if self.noisy_tasks not in ("main", "all"):
+            raise ValueError(f"noisy_tasks is {self.noisy_tasks!r}, expected 'main' or 'all'")
+        first, last = self.drift_epochs
+        if not 0 <= first < last:
+            raise ValueError(
+                f"drift_epochs is {self.drift_epochs}, expected two increasing epochs, the first at least 0"
+            )
+        if min(self.sizes) < 1:
+            raise ValueError("splits have {}, {} and {} rows, expected at least 1 each".format(*self.sizes))
 
-    source = "made here, after arXiv 2306.04519"
-    return Dataset(name, TASKS, train, meta, test, source=source, train_at=None if end is None else train_at)
+    def regressions(
+        self,
+        name: str,
+        x: Tensor,
+        targets: Callable[[int, float], Tensor],
+        relevance: tuple[float, float | None],
+        wrong: tuple[float, float],
+        normal: _Normal,
+    ) -> Dataset:
+        """Two regressions with label noise and, where ``relevance`` names an end, a drift of the second task.
+
+        Args:
+            x: (N, D) inputs of all splits.
+            targets: (number of a task, relevance) to its (N,) clean targets.
+            relevance: at the start and, after the drift, at the end; None without a drift.
+            wrong: mean and standard deviation of a wrong label.
+        """
+        n, n_train = len(x), self.sizes[0]
+        start, end = relevance
+        y = torch.stack([targets(t, start) for t in range(len(TASKS))], 1)
+        noisy = torch.zeros(n, len(TASKS), dtype=torch.bool)
+        for t in range(len(TASKS) if self.noisy_tasks == "all" else 1):
+            noisy[:n_train, t] = choose(n_train, self.label_noise, normal.generator)
+        mean, sd = wrong
+        y = torch.where(noisy, mean + sd * normal(n, len(TASKS)), y)
+
+        whole = Split(x, {task.name: y[:, t] for t, task in enumerate(TASKS)}, torch.arange(n), noisy)
+        train, meta, test = (whole.take(rows) for rows in torch.arange(n).split(self.sizes))
+        first, last = self.drift_epochs
+        there = start if end is None else end
+
+        def train_at(epoch: int) -> Split:
+            done = min(max((epoch - first) / (last - first), 0), 1)
+            moved = targets(1, there if done == 1 else start + done * (there - start))[:n_train]
+            y = torch.where(train.noisy[:, 1], train.y["auxiliary"], moved)
+            return replace(train, y={**train.y, "auxiliary": y})
+
+        source = "made here, after arXiv 2306.04519"
+        return Dataset(name, TASKS, train, meta, test, source=source, train_at=None if end is None else train_at)
