@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -237,6 +237,15 @@ def blank(tasks: Sequence[Task], shape: Sequence[int]) -> Split:
     return Split(torch.zeros(1, *shape), y, torch.zeros(1, dtype=torch.long), torch.zeros(1, len(tasks)).bool())
 
 
+def of_one_task(name: str, tasks: Sequence[Task], x: Tensor, labels: Tensor, rows: Tensor) -> Split:
+    """Rows with a label, (N,) classes, for one of these classification tasks and none for the others."""
+    y = {}
+    for task in tasks:
+        own = labels if task.kind == "multiclass" else labels.float()
+        y[task.name] = own if task.name == name else torch.full_like(own, -1 if own is labels else torch.nan)
+    return Split(x, y, rows, torch.zeros(len(x), len(tasks), dtype=torch.bool))
+
+
 def join_splits(*parts: Split) -> Split:
     """Rows of several splits one after the other."""
     return Split(
@@ -286,6 +295,20 @@ def main_first(names: Sequence[Name], main: Name) -> list[Name]:
     if main not in names:
         raise ValueError(f"main is {main!r}, expected one of {', '.join(map(str, names))}")
     return [main, *(name for name in names if name != main)]
+
+
+def some_of(known: Collection[str], names: Sequence[str], main: str, what: str) -> list[str]:
+    """``names``, some of those that are ``known``, with ``main`` moved to the front; ``what`` is for the message.
+
+    Raises:
+        ValueError: an unknown name, one twice, or ``main`` is not among them.
+    """
+    for name in names:
+        if name not in known:
+            raise ValueError(f"no {what} {name!r}, expected some of {', '.join(known)}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"tasks are {', '.join(names)}, expected each once")
+    return main_first(names, main)
 
 
 def choose(n: int, share: float, generator: torch.Generator) -> Tensor:

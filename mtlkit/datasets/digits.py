@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from sklearn.datasets import load_digits
 
-from mtlkit.datasets.base import Dataset, Split, check_share, choose
+from mtlkit.datasets.base import Dataset, Split, check_share, choose, main_first
 from mtlkit.datasets.noise import flip_labels, with_main_labels
 from mtlkit.tasks import Task
 
@@ -34,8 +34,7 @@ def digits(
         ValueError: a share outside [0, 1], an unknown digit or ``noise``, an empty split.
     """
     check_share("label_noise", label_noise)
-    if main not in range(10):
-        raise ValueError(f"main is {main!r}, expected one of {', '.join(map(str, range(10)))}")
+    order = main_first(range(10), main)
     source = load_digits()
     n = len(source.target)
     n_train = n - n_meta - n_test
@@ -43,7 +42,6 @@ def digits(
         raise ValueError(
             f"n_meta is {n_meta} and n_test is {n_test}, expected at least 1 row in each split of {n} rows"
         )
-    order = [main] + [d for d in range(10) if d != main]
     generator = torch.Generator().manual_seed(seed)
     digit = torch.from_numpy(source.target)
     clean = Split(

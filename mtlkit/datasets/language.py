@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mtlkit.datasets import files
-from mtlkit.datasets.base import Dataset, Split, check_sizes, join_splits, main_first
+from mtlkit.datasets.base import Dataset, Split, check_sizes, join_splits, of_one_task, some_of
 from mtlkit.datasets.text import SHORTEST, Text, Vocabulary, learn_vocabulary, read_vocabulary
 from mtlkit.tasks import Task, labelled
 
@@ -73,27 +73,40 @@ def _filled(line: Line) -> tuple[str, str]:
     return line["sentence"].replace("_", line["option1"]), line["sentence"].replace("_", line["option2"])
 
 
-SOURCES = {
-    "cb": Source(
-        "superglue/CB/train.jsonl",
-        "superglue/CB/val.jsonl",
-        ("entailment", "contradiction", "neutral"),
-        texts=_premise_and_hypothesis,
-        label=lambda line: line["label"],
+def _superglue(
+    name: str,
+    classes: tuple[str, ...],
+    source: str,
+    texts: Callable[[Line], tuple[str, str]] = _premise_and_hypothesis,
+    label: Callable[[Line], str] = lambda line: line["label"],
+    keep_end: bool = False,
+) -> Source:
+    return Source(
+        f"superglue/{name}/train.jsonl",
+        f"superglue/{name}/val.jsonl",
+        classes,
+        texts,
+        label,
         group=lambda line: line["premise"],
-        source="CommitmentBank (De Marneffe, Simons and Tonhauser 2019), as in SuperGLUE",
+        source=f"{source}, as in SuperGLUE",
         licence="research use",
+        keep_end=keep_end,
+    )
+
+
+SOURCES = {
+    "cb": _superglue(
+        "CB",
+        ("entailment", "contradiction", "neutral"),
+        "CommitmentBank (De Marneffe, Simons and Tonhauser 2019)",
         keep_end=True,
     ),
-    "copa": Source(
-        "superglue/COPA/train.jsonl",
-        "superglue/COPA/val.jsonl",
+    "copa": _superglue(
+        "COPA",
         ("choice1", "choice2"),
+        "COPA (Roemmele, Bejan and Gordon 2011)",
         texts=_choices,
         label=lambda line: f"choice{line['label'] + 1}",
-        group=lambda line: line["premise"],
-        source="COPA (Roemmele, Bejan and Gordon 2011), as in SuperGLUE",
-        licence="research use",
     ),
     "mrpc": Source(
         "mrpc/msr_paraphrase_train.txt",
@@ -105,16 +118,7 @@ SOURCES = {
         source="Microsoft Research Paraphrase Corpus (Dolan and Brockett 2005)",
         licence="Microsoft research terms",
     ),
-    "rte": Source(
-        "superglue/RTE/train.jsonl",
-        "superglue/RTE/val.jsonl",
-        ("not_entailment", "entailment"),
-        texts=_premise_and_hypothesis,
-        label=lambda line: line["label"],
-        group=lambda line: line["premise"],
-        source="Recognizing Textual Entailment 1, 2, 3 and 5, as in SuperGLUE",
-        licence="research use",
-    ),
+    "rte": _superglue("RTE", ("not_entailment", "entailment"), "Recognizing Textual Entailment 1, 2, 3 and 5"),
     "winogrande": Source(
         "winogrande/train_l.jsonl",
         "winogrande/dev.jsonl",
@@ -197,12 +201,7 @@ def language(
         FileNotFoundError: a file that is not there and could not be downloaded; no tokeniser at that path.
         ImportError: the ``tokenizers`` library is not installed.
     """
-    for name in tasks:
-        if name not in SOURCES:
-            raise ValueError(f"no language task {name!r}, expected some of {', '.join(TASKS)}")
-    order = main_first(tasks, main)
-    if len(set(tasks)) < len(tasks):
-        raise ValueError(f"tasks are {', '.join(tasks)}, expected each once")
+    order = some_of(SOURCES, tasks, main, "language task")
     if n_tokens < SHORTEST:
         raise ValueError(f"n_tokens is {n_tokens}, expected at least {SHORTEST}")
     check_sizes(APART, n_train=1 if n_train is None else n_train)
@@ -383,12 +382,8 @@ def _draw(data: Encoded, n_meta: int, n_train: int, generator: torch.Generator) 
 
 def _split(name: str, order: Sequence[str], file: FileRows, index: Tensor) -> Split:
     """Rows of one task, without a label for the others."""
-    labels, y = file.labels[index], {}
-    for other in order:
-        binary = len(SOURCES[other].classes) == 2
-        own = labels.float() if binary else labels
-        y[other] = own if other == name else torch.full_like(own, torch.nan if binary else -1)
-    return Split(file.x[index], y, file.rows[index], torch.zeros(len(index), len(order), dtype=torch.bool))
+    tasks = [SOURCES[other].task(other) for other in order]
+    return of_one_task(name, tasks, file.x[index], file.labels[index], file.rows[index])
 
 
 @functools.lru_cache(maxsize=4)
