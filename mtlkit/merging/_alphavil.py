@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtlkit.measure import Params
-from mtlkit.merging._base import Epoch, Merged, Merging, check_rho, inner, moved, of_each, one_task_each, steps_of
+from mtlkit.merging._base import Epoch, Merged, Merging, branch_report, check_rho, inner, moved, one_task_each
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,6 @@ class AlphaVIL(Merging):
                 f"AlphaVIL: alpha_steps is {self.alpha_steps} and alpha_lr {self.alpha_lr}, expected none below 0"
             )
 
-    def init(self, n_tasks, like):
-        """Weights of 1, (T,)."""
-        return like.new_ones(n_tasks)
-
     def epoch(self, epoch: Epoch, state):
         """Fork, train, tune α, merge."""
         scaled = state if self.paper_scale else state / epoch.n_tasks
@@ -74,8 +70,7 @@ class AlphaVIL(Merging):
         report = {
             "alpha": ("meta", alpha),
             "task_weight": ("train", state),
-            "branch_meta_loss": ("meta", of_each(epoch.meta_loss, branches).movedim(0, -1)),
-            "branch_steps": ("train", torch.full_like(alpha, steps_of(epoch.steps, self.rho))),
+            **branch_report(epoch, branches, self.rho, alpha),
         }
         return Merged(moved(epoch.parameters, alpha, deltas), (state + alpha - 1).clamp(min=0), alpha * scaled, report)
 

@@ -86,8 +86,11 @@ class Merging:
     metric: Metric | None = None
 
     def init(self, n_tasks: int, like: Tensor) -> Any:
-        """State before the first epoch; tensors take the dtype and device of ``like``."""
-        raise NotImplementedError
+        """State before the first epoch, a weight of 1 for each task unless a method has another.
+
+        Tensors take the dtype and device of ``like``.
+        """
+        return like.new_ones(n_tasks)
 
     def epoch(self, epoch: Epoch, state: Any) -> Merged:
         """Fork, train, merge."""
@@ -150,6 +153,14 @@ def one_task_each(epoch: Epoch, weights: Float[Tensor, "*runs tasks"], share: fl
     own = torch.diag_embed(weights).movedim(-1, 0)
     branches = epoch.train(fork(epoch.parameters, epoch.n_tasks), own, share, None)
     return branches, {name: branches[name] - value.detach() for name, value in epoch.parameters.items()}
+
+
+def branch_report(epoch: Epoch, branches: Params, share: float, like: Tensor) -> dict[str, tuple[str, Tensor]]:
+    """For the frame: the main task's meta loss of each branch, and the steps it took, (*runs, branches) as ``like``."""
+    return {
+        "branch_meta_loss": ("meta", of_each(epoch.meta_loss, branches).movedim(0, -1)),
+        "branch_steps": ("train", torch.full_like(like, steps_of(epoch.steps, share))),
+    }
 
 
 def error_rate(output: Float[Tensor, "n ..."], target: Shaped[Tensor, "n ..."]) -> Float[Tensor, ""]:

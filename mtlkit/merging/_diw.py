@@ -11,13 +11,12 @@ from mtlkit.merging._base import (
     Epoch,
     Merged,
     Merging,
+    branch_report,
     check_metric,
     check_rho,
     error_rate,
     moved,
-    of_each,
     one_task_each,
-    steps_of,
 )
 
 
@@ -63,10 +62,6 @@ class DIW(Merging):
         check_rho("DIW", self.rho)
         check_metric("DIW", self.metric)
 
-    def init(self, n_tasks, like):
-        """Weights of 1, (T,)."""
-        return like.new_ones(n_tasks)
-
     def epoch(self, epoch: Epoch, state):
         """Fork, train, merge, and compare with the merges that leave one branch out."""
         scaled = state if self.paper_scale else state / epoch.n_tasks
@@ -79,7 +74,6 @@ class DIW(Merging):
         report = {
             "task_weight": ("train", state),
             "meta_gain": ("meta", gain),
-            "branch_meta_loss": ("meta", of_each(epoch.meta_loss, branches).movedim(0, -1)),
-            "branch_steps": ("train", torch.full_like(gain, steps_of(epoch.steps, self.rho))),
+            **branch_report(epoch, branches, self.rho, gain),
         }
         return Merged(merged, (state + gain).clamp(min=0), scaled, report)
