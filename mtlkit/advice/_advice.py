@@ -28,7 +28,7 @@ from mtlkit.advice._levels import (
 )
 from mtlkit.advice._models import Model
 from mtlkit.advice._paired import judged, promise, rows_needed
-from mtlkit.advice._prepare import prepare
+from mtlkit.advice._prepare import Roles, prepare
 from mtlkit.advice._read import Refused
 from mtlkit.advice._suspects import SHARE, suspects
 
@@ -145,9 +145,8 @@ def advise(
         raise Refused(f"effort is {effort!r}, expected one of {', '.join(EFFORTS)}")
     if not isinstance(jobs, numbers.Integral) or jobs < 1:
         raise Refused(f"jobs is {jobs!r}, expected a whole number from 1")
-    few = {"inner": 1} if effort == "quick" else {}
-    options = {"leave_out": leave_out, "kinds": kinds, "dates": dates, "groups": groups, "time": time}
-    prepared = prepare(frame, main, auxiliaries, **options, balanced=balanced, **few)
+    roles = Roles(main, auxiliaries, leave_out, dates, kinds, groups, time, balanced)
+    prepared = prepare(frame, roles, inner=1 if effort == "quick" else None)
     task, *others = prepared.table.tasks
     rows = int((prepared.strata >= 0).sum())
     trained = Effort.of(effort, rows)

@@ -15,7 +15,7 @@ from mtlkit.advice._columns import Reader, alone, cleaned, input_of, moment, tar
 from mtlkit.advice._read import Refused
 from mtlkit.advice._splits import FOLDS, Draw, draw_splits, parts_of_all, ratio
 from mtlkit.datasets import Dataset
-from mtlkit.datasets.tabular import Table, check_columns, group_numbers
+from mtlkit.datasets.tabular import Table, check_columns, group_numbers, main_strata
 from mtlkit.tasks import labelled
 
 MIN_ROWS = 50
@@ -69,21 +69,47 @@ def dataset_of(table: Table, draws: Sequence[Draw]) -> Dataset:
     return draw(0)
 
 
-def prepare(
-    frame: pd.DataFrame,
-    main: str,
-    auxiliaries: Sequence[str] = (),
-    *,
-    leave_out: Sequence[str] = (),
-    kinds: Mapping[str, str] | None = None,
-    dates: Sequence[str] = (),
-    groups: str | None = None,
-    time: str | None = None,
-    balanced: bool = False,
-    repeats: int | None = None,
-    inner: int | None = None,
-) -> Prepared:
-    """Check a table, infer what its columns are, and draw the splits; see :func:`mtlkit.advise` for the arguments.
+@dataclass
+class Roles:
+    """What the columns are there for, as :func:`mtlkit.advise` is told; names become text, as the columns' do.
+
+    Raises:
+        Refused: a text in place of a list, two columns to split by.
+    """
+
+    main: str
+    auxiliaries: Sequence[str] = ()
+    leave_out: Sequence[str] = ()
+    dates: Sequence[str] = ()
+    kinds: Mapping[str, str] | None = None
+    groups: str | None = None
+    time: str | None = None
+    balanced: bool = False
+
+    def __post_init__(self) -> None:
+        for what in ("auxiliaries", "leave_out", "dates"):
+            names = getattr(self, what)
+            if isinstance(names, str) or not isinstance(names, Sequence):
+                raise Refused(f"{what} is {names!r}, expected a list of column names")
+            setattr(self, what, [str(name) for name in names])
+        self.main = str(self.main)
+        self.groups, self.time = (None if name is None else str(name) for name in (self.groups, self.time))
+        if None not in (self.groups, self.time):
+            raise Refused(f"groups is {self.groups!r} and time is {self.time!r}, expected one of them at most")
+
+    @property
+    def targets(self) -> list[str]:
+        """The main column and the auxiliaries."""
+        return [self.main, *self.auxiliaries]
+
+    @property
+    def splitting(self) -> list[str]:
+        """The column to split by, if there is one."""
+        return [column for column in (self.groups, self.time) if column is not None]
+
+
+def prepare(frame: pd.DataFrame, roles: Roles, *, repeats: int | None = None, inner: int | None = None) -> Prepared:
+    """Check a table, infer what its columns are, and draw the splits.
 
     Args:
         repeats, inner: of :func:`mtlkit.advice._splits.draw_splits`; what fits the number of rows when None.
@@ -93,18 +119,16 @@ def prepare(
     """
     if not isinstance(frame, pd.DataFrame):
         raise Refused(f"frame is a {type(frame).__name__}, expected a pandas.DataFrame")
-    for what, names in {"auxiliaries": auxiliaries, "leave_out": leave_out, "dates": dates}.items():
-        if isinstance(names, str) or not isinstance(names, Sequence):
-            raise Refused(f"{what} is {names!r}, expected a list of column names")
     frame = frame.rename(columns=str).reset_index(drop=True)
-    main, *auxiliaries = map(str, [main, *auxiliaries])
-    leave_out, dates = [str(name) for name in leave_out], [str(name) for name in dates]
-    groups, time = (None if column is None else str(column) for column in (groups, time))
-    kinds = {str(name): kind for name, kind in (kinds or {}).items()}
-    splitting = [column for column in (groups, time) if column is not None]
-    if len(splitting) == 2:
-        raise Refused(f"groups is {groups!r} and time is {time!r}, expected one of them at most")
-    targets = [main, *auxiliaries]
+    main, targets, splitting, leave_out, dates = (
+        roles.main,
+        roles.targets,
+        roles.splitting,
+        roles.leave_out,
+        roles.dates,
+    )
+    groups, time, balanced = roles.groups, roles.time, roles.balanced
+    kinds = {str(name): kind for name, kind in (roles.kinds or {}).items()}
     _check_known(frame, [*targets, *leave_out, *dates, *splitting, *kinds])
     if unmeant := [name for name in kinds if name not in targets]:
         raise Refused(f"kinds names {unmeant[0]!r}, expected one of the targets {', '.join(targets)}")
@@ -140,9 +164,9 @@ def prepare(
         raise Refused(f"no usable input is left among {', '.join(frame.columns[:NAMED])}, expected at least one")
     reader = Reader(tuple(reading))
     inputs = reader(frame)
-    told += _about_leaks(inputs, {name: labels[name] for name in auxiliaries}, known, kinds[main])
+    told += _about_leaks(inputs, {name: labels[name] for name in roles.auxiliaries}, known, kinds[main])
     table = Table.of(inputs, labels, kinds)
-    strata = _strata(table)
+    strata = main_strata(table).numpy()
     by_group = None if groups is None else _groups(used[groups])
     by_time = None if time is None else moment(used[time]).to_numpy()
     fitting = _repetitions(len(known), inputs.size)
@@ -173,13 +197,6 @@ def _check_known(frame: pd.DataFrame, names: Sequence[str]) -> None:
             like = f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
             rest = ", ..." if len(frame.columns) > NAMED else ""
             raise Refused(f"no column {name!r}{like}, expected one of {', '.join(frame.columns[:NAMED])}{rest}")
-
-
-def _strata(table: Table) -> np.ndarray:
-    main = table.tasks[0]
-    target = table.targets[main.name]
-    known = torch.zeros_like(target) if main.kind == "regression" else target
-    return torch.where(labelled(target), known, -1).long().numpy()
 
 
 def _groups(column: pd.Series) -> np.ndarray:

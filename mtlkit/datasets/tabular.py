@@ -104,7 +104,7 @@ def from_frame(
         if numbers is not None:
             rows = grouped_rows(numbers, n_meta, n_test, generator)
         elif stratify:
-            rows = stratified_rows(_strata(table), meta, test, generator)
+            rows = stratified_rows(main_strata(table), meta, test, generator)
         else:
             rows = torch.randperm(available, generator=generator).split(sizes)
         return replace(table.dataset(name, *rows), source=source, licence=licence, redraw=draw)
@@ -140,13 +140,12 @@ def stratified_rows(
     return mixed(parts[0]), mixed(parts[1]), mixed(parts[2])
 
 
-def _strata(table: Table) -> Tensor:
+def main_strata(table: Table) -> Tensor:
     """The main task's class of each row (0 for a regression), -1 where it has no label."""
-    target, main = table.targets[table.tasks[0].name], table.tasks[0]
-    if main.kind == "multiclass":
-        return target
+    main = table.tasks[0]
+    target = table.targets[main.name]
     known = torch.zeros_like(target) if main.kind == "regression" else target
-    return torch.where(torch.isnan(target), -1, known).long()
+    return torch.where(labelled(target), known, -1).long()
 
 
 def time_order(column: pd.Series) -> Tensor:
