@@ -59,7 +59,7 @@ class Signal(NamedTuple):
         meta_alignment: the same per task, ⟨∇_θ L_t, g⟩.
         meta_norm: ‖g‖.
         implicit_alignment: ⟨∇L_t, H⁻¹ ∇L_main(meta batch)⟩ over all parameters, H the Hessian of the
-            training objective (:func:`implicit_alignment`); None in steps in which it is not due.
+            training objective (:class:`ImplicitAlignment`); None in steps in which it is not due.
         gains: M(θ) - M(θ_t) of the main task's metric M after a fake step on task t alone; zero
             for a task without a label.
     """
@@ -165,7 +165,7 @@ class Problem:
 
     def summed(self, found: dict[str, Any], parameters: Params) -> dict[str, Any]:
         """Gradients summed over processes, where there are several."""
-        return (self.total or _alone)(found, parameters)
+        return found if self.total is None else self.total(found, parameters)
 
 
 class Pass:
@@ -286,7 +286,9 @@ class Given(Request):
 
     def measure(self, now: Pass) -> Tensor:
         """As it was given."""
-        return _given(now, self.field)
+        if now.given.get(self.field) is None:
+            raise ValueError(f"the weighting reads {self.field!r}, which was neither given nor can be measured")
+        return now.given[self.field]
 
 
 @dataclass(frozen=True)
@@ -305,13 +307,7 @@ class Learnable(Request):
 
     def measure(self, now: Pass) -> Float[Tensor, "*runs tasks"]:
         """As they were given, with their tape."""
-        return _given(now, self.field)
-
-
-def _given(now: Pass, field: str) -> Tensor:
-    if now.given.get(field) is None:
-        raise ValueError(f"the weighting reads {field!r}, which was neither given nor can be measured")
-    return now.given[field]
+        return Given(self.field).measure(now)
 
 
 @dataclass(frozen=True)
@@ -420,7 +416,9 @@ class MetaNorm(Request):
 
 @dataclass(frozen=True)
 class Gains(Request):
-    """``gains``: M(θ) − M(θ_t) of the main task's metric M after a fake step on task t alone.
+    """``gains``: M(θ) − M(θ_t) of the main task's metric M after a fake step on task t alone; 0 without a label of it.
+
+    All θ_t are evaluated together where that is faster.
 
     Args:
         step: size of the fake steps; the optimiser's learning rate when None.
@@ -462,17 +460,33 @@ class Gains(Request):
         return self.metric is None
 
     def measure(self, now: Pass) -> Float[Tensor, "*runs tasks"]:
-        """Zero for a task without a label."""
-        return torch.where(now.present.any(-2), gains(now.problem, now.each_task(), now.present.shape[-1], self), 0)
+        """From the tasks' gradients with respect to all parameters."""
+        problem, before, n_tasks = now.problem, now.problem.parameters, now.present.shape[-1]
+        step = problem.lr if self.step is None else self.step
+        gradients = now.each_task()
+        with torch.no_grad():
+            if problem.stacked and self.metric is None:
+                rows = zip(before.items(), dense(gradients, before, n_tasks), strict=True)
+                stands = {name: torch.cat([v.unsqueeze(0), v - step * row]) for (name, v), row in rows}
+                scores = torch.vmap(lambda own: problem.score(own, self), randomness="same")(stands)
+            else:
+                after = (problem.score(_stand(before, gradients, t, step), self) for t in range(n_tasks))
+                scores = torch.stack([problem.score(before, self), *after])
+            return torch.where(now.present.any(-2), (scores[0] - scores[1:]).movedim(0, -1), 0)
 
 
 @dataclass(frozen=True)
 class ImplicitAlignment(Request):
-    """``implicit_alignment``: ⟨∇L_t, H⁻¹ ∇L_main(meta batch)⟩ over all parameters (:func:`implicit_alignment`).
+    """``implicit_alignment``: how much the main meta loss falls as each task's weight grows, at the minimum.
+
+    q_t = ⟨∇L_t, p⟩ over all parameters,    p = α Σ_{j=0}^{J} (I − αH)^j g ≈ H⁻¹ g
+
+    g: gradient of the main task's meta loss; H: Hessian of the training objective. At a minimum of Σ_t w_t L_t
+    the implicit function theorem gives dL_main(meta)/dw_t = −q_t. Each Hessian-vector product is a backward pass
+    through the objective's gradient.
 
     Args:
-        objective: from the weighting's state and the mean losses to the training objective, of which H is the
-            Hessian.
+        objective: from the weighting's state and the mean losses to the training objective.
         step: α of the Neumann series, below 2 over the largest eigenvalue of the Hessian.
         terms: J, Hessian-vector products to take.
         due: from the weighting's state to whether it is measured in this step.
@@ -490,10 +504,17 @@ class ImplicitAlignment(Request):
         """Where it is due."""
         if not self.due(now.state):
             return None
+        problem, own, over_all = now.problem, now.problem.parameters, now.problem.summed
         means = mean_losses(now.losses, now.present)
-        return implicit_alignment(
-            now.problem, means, functools.partial(self.objective, now.state), self.step, self.terms
-        )
+        term = over_all(gradient(problem.meta_loss(own), own), own)
+        slope = _slope(problem, means, functools.partial(self.objective, now.state))
+        series = term
+        for _ in range(self.terms):
+            bent = over_all(gradient(_dot(slope.values(), term.values(), 0), own, retain_graph=True), own)
+            term = {name: value - self.step * bent[name] for name, value in term.items()}
+            series = {name: value + term[name] for name, value in series.items()}
+        rows = dense(_each_task(means, problem, own), own, means.shape[-1])
+        return self.step * _dot(rows, series.values(), means.ndim).movedim(0, -1)
 
 
 @dataclass(frozen=True)
@@ -554,11 +575,15 @@ def _ahead(now: Pass, lookahead: Lookahead) -> Problem:
 
 def gradient(loss: Float[Tensor, "*runs"], parameters: Params, **options: Any) -> Params:
     """Gradient of ``loss`` (summed over a seed axis, if any), zero where it does not depend on a parameter."""
+    found = _reached(loss, parameters, **options)
+    return {name: torch.zeros_like(parameters[name]) if slope is None else slope for name, slope in found.items()}
+
+
+def _reached(loss: Float[Tensor, "*runs"], parameters: Params, **options: Any) -> dict[str, Tensor | None]:
+    """The same, but None where the loss does not depend on a parameter."""
     if not loss.requires_grad:
-        return {name: torch.zeros_like(value) for name, value in parameters.items()}
-    found = torch.autograd.grad(
-        loss.sum(), list(parameters.values()), allow_unused=True, materialize_grads=True, **options
-    )
+        return dict.fromkeys(parameters)
+    found = torch.autograd.grad(loss.sum(), list(parameters.values()), allow_unused=True, **options)
     return dict(zip(parameters, found, strict=True))
 
 
@@ -582,22 +607,14 @@ def _each_task(
             allow_unused=True,
             is_grads_batched=True,
         )
-        zero = {
-            n: p.new_zeros(n_tasks, *p.shape) for (n, p), g in zip(parameters.items(), found, strict=True) if g is None
-        }
-        return {name: zero[name] if g is None else g for name, g in zip(parameters, found, strict=True)}
+        pairs = zip(parameters.items(), found, strict=True)
+        return {n: p.new_zeros(n_tasks, *p.shape) if g is None else g for (n, p), g in pairs}
     each = means.unbind(-1) if isinstance(means, Tensor) else means
-    rows = [problem.summed(_reached(mean, parameters, create_graph), parameters) for mean in each]
+    rows = [
+        problem.summed(_reached(mean, parameters, retain_graph=True, create_graph=create_graph), parameters)
+        for mean in each
+    ]
     return {name: {t: row[name] for t, row in enumerate(rows) if row[name] is not None} for name in parameters}
-
-
-def _reached(mean: Float[Tensor, "*runs"], parameters: Params, create_graph: bool) -> dict[str, Tensor | None]:
-    """The gradient of a mean loss, None where it does not depend on a parameter."""
-    if not mean.requires_grad:
-        return dict.fromkeys(parameters)
-    leaves = list(parameters.values())
-    found = torch.autograd.grad(mean.sum(), leaves, retain_graph=True, create_graph=create_graph, allow_unused=True)
-    return dict(zip(parameters, found, strict=True))
 
 
 def dense(task_gradients: TaskGradients, parameters: Params, n_tasks: int) -> Iterator[Tensor]:
@@ -646,68 +663,10 @@ def gramian(task_gradients: Iterable[Tensor], seeds: int = 0) -> Float[Tensor, "
     return sum_up(row @ row.mT for row in rows)
 
 
-def gains(
-    problem: Problem, task_gradients: TaskGradients, n_tasks: int, request: Gains
-) -> Float[Tensor, "*runs tasks"]:
-    """How much a fake step on each task alone lowers the score, all evaluated together where that is faster.
-
-    Args:
-        task_gradients: of the mean losses.
-    """
-    step = problem.lr if request.step is None else request.step
-
-    def score(own: Params) -> Tensor:
-        return problem.score(own, request)
-
-    with torch.no_grad():
-        before = problem.parameters
-        if problem.stacked and request.metric is None:
-            rows = zip(before.items(), dense(task_gradients, before, n_tasks), strict=True)
-            stands = {name: torch.cat([v.unsqueeze(0), v - step * row]) for (name, v), row in rows}
-            scores = torch.vmap(score, randomness="same")(stands)
-        else:
-            scores = torch.stack([score(_stand(before, task_gradients, t, step)) for t in range(-1, n_tasks)])
-        return (scores[0] - scores[1:]).movedim(0, -1)
-
-
 def _stand(parameters: Params, task_gradients: TaskGradients, task: int, step: float) -> Params:
-    """Parameters after a fake step on one task; as they are for task -1."""
-    if task < 0:
-        return parameters
+    """Parameters after a fake step on one task."""
     rows = {n: g[task] for n, g in task_gradients.items() if isinstance(g, Tensor) or task in g}
     return {name: value - step * rows[name] if name in rows else value for name, value in parameters.items()}
-
-
-def implicit_alignment(
-    problem: Problem,
-    means: Float[Tensor, "*runs tasks"],
-    objective: Callable[[Float[Tensor, "*runs tasks"]], Float[Tensor, "*runs"]],
-    step: float,
-    terms: int,
-) -> Float[Tensor, "*runs tasks"]:
-    """How much the main meta loss falls as each task's weight in the objective grows, at its minimum.
-
-    q_t = ⟨∇L_t, p⟩ over all parameters,    p = α Σ_{j=0}^{J} (I − αH)^j g ≈ H⁻¹ g
-
-    g: gradient of the main task's meta loss; H: Hessian of the training objective. At a minimum of Σ_t w_t L_t
-    the implicit function theorem gives dL_main(meta)/dw_t = −q_t. Each Hessian-vector product is a backward pass
-    through the objective's gradient.
-
-    Args:
-        means: mean losses L_t, with their tape.
-        objective: from the mean losses to the training objective.
-        step, terms: α and J.
-    """
-    own, over_all = problem.parameters, problem.summed
-    term = over_all(gradient(problem.meta_loss(own), own), own)
-    slope = _slope(problem, means, objective)
-    series = term
-    for _ in range(terms):
-        bent = over_all(gradient(_dot(slope.values(), term.values(), 0), own, retain_graph=True), own)
-        term = {name: value - step * bent[name] for name, value in term.items()}
-        series = {name: value + term[name] for name, value in series.items()}
-    rows = dense(_each_task(means, problem, own), own, means.shape[-1])
-    return step * _dot(rows, series.values(), means.ndim).movedim(0, -1)
 
 
 def _slope(
@@ -757,16 +716,11 @@ def score(
     return value.reshape(()).detach()
 
 
-def _alone(found: dict[str, Any], parameters: Params) -> dict[str, Any]:
-    """The sum over one process."""
-    return found
-
-
 def aligned_losses(
     losses: Callable[[Params], Float[Tensor, "*runs batch tasks"]],
     shared: Params,
     direction: Params,
-    total: Total = _alone,
+    total: Total = lambda found, parameters: found,
 ) -> tuple[Float[Tensor, "*runs batch tasks"], Float[Tensor, "*runs batch tasks"]]:
     """Per-sample losses (with tape) and their alignment with ``direction`` (detached).
 
