@@ -19,8 +19,6 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from mtlkit.tasks import Task, labelled_by_task
 
@@ -134,7 +132,7 @@ class Problem:
             other, and fake steps likewise; the numbers are the same but for rounding.
         two_pass: whether the alignment is measured in a pass of its own that keeps no tape, before the
             plain pass, rather than together with it. Both give the same numbers; together is faster for
-            a small model, apart takes less memory (:func:`prefers_two_passes`). ``losses`` must then be
+            a small model, apart takes less memory (:func:`mtlkit.memory.prefers_two_passes`). ``losses`` must then be
             the same function at every call, random masks included.
         columns: to each task's own losses, the same numbers as ``losses``; a task's gradient
             then leaves the other tasks' heads alone. For tasks one after the other only.
@@ -736,36 +734,6 @@ def aligned_losses(
             return live, torch.zeros_like(live) if tangent is None else tangent.detach()
     except NotImplementedError:
         return _aligned_in_reverse(losses, shared, direction, total)
-
-
-FUSED_BYTES = 100 * 2**20
-"""Up to this size of a forward pass the alignment is measured together with the plain pass."""
-
-
-class _Outputs(TorchDispatchMode):
-    """Counts the bytes of all that is computed, views left out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        found = func(*args, **(kwargs or {}))
-        if not func.is_view:
-            self.bytes += sum(leaf.nbytes for leaf in tree_leaves(found) if isinstance(leaf, Tensor))
-        return found
-
-
-@torch.no_grad()
-def prefers_two_passes(losses: Callable[[Params], Tensor], parameters: Params) -> bool:
-    """Whether one forward pass computes so much that its tape should not be kept twice (:class:`Problem`).
-
-    A tape with tangents took 4.4 times the memory of a plain one on a ResNet-18; a dual pass without a
-    tape is about as fast there. It runs ``losses`` once.
-    """
-    with _Outputs() as outputs:
-        losses(parameters)
-    return outputs.bytes > FUSED_BYTES
 
 
 def _aligned_in_reverse(

@@ -27,12 +27,11 @@ def call(function: Callable, *given: Any, name: str | None = None, **options: An
     """
     defaults = {p.name: p.default for p in inspect.signature(function).parameters.values()}
     text = [of(value) for value in given]
-    text += [f"{key}={of(value)}" for key, value in sorted(options.items()) if not _same(value, defaults.get(key))]
+    for key, value in sorted(options.items()):
+        default = defaults.get(key)
+        if type(value) is not type(default) or value != default:
+            text.append(f"{key}={of(value)}")
     return f"{name or function.__name__}({', '.join(text)})"
-
-
-def _same(value: Any, default: Any) -> bool:
-    return type(value) is type(default) and value == default
 
 
 def of(thing: Any) -> str:
@@ -61,19 +60,14 @@ def of(thing: Any) -> str:
     kind = type(thing)
     if dataclasses.is_dataclass(thing):
         return call(kind, **{field.name: getattr(thing, field.name) for field in dataclasses.fields(thing)})
-    options = {}
+    options: dict[str, Any] = {}
     for name in inspect.signature(kind).parameters:
         found = [getattr(thing, place) for place in (name, f"_{name}") if hasattr(thing, place)]
         if not found and inspect.signature(kind).parameters[name].default is inspect.Parameter.empty:
             raise TypeError(f"{kind.__name__} does not keep its argument {name!r}, so it cannot be written down")
-        if found and not _described(found[0]):
-            options[name] = found[0]
+        if found and isinstance(found[0], bool | int | float | str | None | list | tuple):
+            options[name] = found[0]  # another object stands for the default of an argument
     return call(kind, **options)
-
-
-def _described(value: Any) -> bool:
-    """Whether this is an object that stands for the default of an argument."""
-    return not isinstance(value, bool | int | float | str | None | list | tuple)
 
 
 def make(line: str, names: Mapping[str, Any]) -> Any:

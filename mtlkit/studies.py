@@ -232,7 +232,6 @@ def study(
     order = [name for name in variants if name in runs]
     chosen = pd.DataFrame.from_dict({name: choices[name] for name in order}, orient="index")
     found = pd.concat(tuning, ignore_index=True)
-    found["method"] = found["method"].str.replace("", "") if found.empty else found["method"]
     found["chosen"] &= found["epochs"] == found["method"].map(chosen["epochs"] if len(chosen) else {})
     return Study({name: runs[name] for name in order}, chosen.rename_axis("method"), found)
 

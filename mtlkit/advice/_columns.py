@@ -9,11 +9,10 @@ import pandas as pd
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from mtlkit.advice._read import Refused
-from mtlkit.tasks import KINDS
+from mtlkit.tasks import FEW_VALUES, KINDS
 
 MAX_CLASSES = 50
 MAX_CATEGORIES = 200
-FEW_VALUES = 10
 LARGEST = 1e100
 FAR_OUT = 1e6
 LEAK_ROWS = 2000

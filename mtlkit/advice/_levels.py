@@ -17,7 +17,7 @@ from mtlkit.advice._models import Linear, Model, Trees, boosted
 from mtlkit.advice._prepare import Prepared, dataset_of
 from mtlkit.datasets import Dataset
 from mtlkit.datasets.tabular import Table
-from mtlkit.levels import STRENGTHS
+from mtlkit.levels import CONSTANT, LINEAR, STRENGTHS, TREES
 from mtlkit.models import MultiTaskModel, mlp
 from mtlkit.progress import progress
 from mtlkit.results import Runs, predictions
@@ -26,7 +26,6 @@ from mtlkit.tasks import Task, labelled
 from mtlkit.weighting import GradientCosine, HydaLearn, SLGrad, Uniform, Weighting
 from mtlkit.workers import parallel
 
-CONSTANT, LINEAR, TREES = "constant", "linear model", "boosted trees"
 WITH = "boosted trees, if auxiliaries are known"
 SINGLE, EQUAL = "network, main task alone", "network, equal weights"
 WEIGHTED = {"network, SLGrad": SLGrad()}

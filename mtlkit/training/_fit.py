@@ -122,7 +122,7 @@ def fit(
     options = dict(locals())
     _check_kinds(model, data, weighting, name, watch)
     seeds = seed_numbers(seeds)
-    check_count("batch_size", batch_size)
+    check_count("batch_size", batch_size, least=None)
     check_count("chunk", chunk, optional=True)
     check_count("jobs", jobs)
     settings = Settings(
@@ -147,9 +147,6 @@ def fit(
     settings.check(data)
     if chunk is None:
         chunk = len(seeds) if stacks_well(model, settings.device) else 1
-    for what, number in {"chunk": chunk, "jobs": jobs}.items():
-        if number < 1:
-            raise ValueError(f"{what} is {number}, expected at least 1")
     if watch is not None and jobs > 1:
         raise ValueError(f"jobs is {jobs}, but watch sees one process only: expected jobs=1")
     _check_method(model, weighting, settings)
