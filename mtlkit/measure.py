@@ -11,27 +11,32 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-import torch.autograd.forward_ad as forward_ad
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from mtlkit.gradients import (
+    Params,
+    TaskGradients,
+    Total,
+    after_step,
+    aligned_losses,
+    dense,
+    dot,
+    each_task,
+    gradient,
+    gramian,
+    mean_losses,
+    norm,
+)
 from mtlkit.tasks import Task, labelled_by_task
-
-Params = dict[str, Tensor]
-TaskGradients = dict[str, Tensor | dict[int, Tensor]]
-"""Gradients of the mean losses by parameter: (tasks, *runs, *), or task number to (*runs, *), where tasks that are not
-there, as those of other heads, have a zero gradient."""
 
 Metric = Callable[[Tensor, Tensor], Any]
 """Outputs and targets (n, ...) to a number to be lowered, see :func:`score`."""
-
-Total = Callable[[dict[str, Any], Params], dict[str, Any]]
-"""Sums gradients by name, None where there is none, over processes."""
 
 
 class Signal(NamedTuple):
@@ -165,6 +170,10 @@ class Problem:
         """Gradients summed over processes, where there are several."""
         return found if self.total is None else self.total(found, parameters)
 
+    def of_each_task(self, means: Any, parameters: Params, create_graph: bool = False) -> TaskGradients:
+        """Gradients of each task's mean loss, see :func:`mtlkit.gradients.each_task`."""
+        return each_task(means, parameters, together=self.stacked, total=self.summed, create_graph=create_graph)
+
 
 class Pass:
     """One step's measuring: what several requests need is computed once, when the first of them asks.
@@ -221,7 +230,7 @@ class Pass:
     def each_task(self, differentiable: bool = False) -> TaskGradients:
         """Gradients of the tasks' mean losses with respect to all parameters."""
         if self.task_gradients is None:
-            self.task_gradients = _each_task(self.means, self.problem, self.problem.parameters, differentiable)
+            self.task_gradients = self.problem.of_each_task(self.means, self.problem.parameters, differentiable)
         return self.task_gradients
 
     def shared_rows(self, differentiable: bool = False) -> Iterator[Tensor]:
@@ -352,8 +361,8 @@ class LastNorms(Request):
     def measure(self, now: Pass) -> Float[Tensor, "*runs tasks"]:
         """From gradients of that layer alone."""
         last = {name: now.problem.parameters[name] for name in now.problem.last}
-        rows = dense(_each_task(now.means, now.problem, last), last, now.present.shape[-1])
-        return _norm(rows, 1 + now.seed_axes).movedim(0, -1)
+        rows = dense(now.problem.of_each_task(now.means, last), last, now.present.shape[-1])
+        return norm(rows, 1 + now.seed_axes).movedim(0, -1)
 
 
 @dataclass(frozen=True)
@@ -396,7 +405,7 @@ class MetaAlignment(Request):
     def measure(self, now: Pass) -> Float[Tensor, "*runs tasks"]:
         """From the tasks' gradients."""
         _, direction = now.direction()
-        return _dot(now.shared_rows(), direction.values(), 1 + now.seed_axes).movedim(0, -1)
+        return dot(now.shared_rows(), direction.values(), 1 + now.seed_axes).movedim(0, -1)
 
 
 @dataclass(frozen=True)
@@ -409,7 +418,7 @@ class MetaNorm(Request):
     def measure(self, now: Pass) -> Float[Tensor, "*runs"]:
         """Over the shared parameters."""
         _, direction = now.direction()
-        return _norm(direction.values(), now.seed_axes)
+        return norm(direction.values(), now.seed_axes)
 
 
 @dataclass(frozen=True)
@@ -468,7 +477,7 @@ class Gains(Request):
                 stands = {name: torch.cat([v.unsqueeze(0), v - step * row]) for (name, v), row in rows}
                 scores = torch.vmap(lambda own: problem.score(own, self), randomness="same")(stands)
             else:
-                after = (problem.score(_stand(before, gradients, t, step), self) for t in range(n_tasks))
+                after = (problem.score(after_step(before, gradients, t, step), self) for t in range(n_tasks))
                 scores = torch.stack([problem.score(before, self), *after])
             return torch.where(now.present.any(-2), (scores[0] - scores[1:]).movedim(0, -1), 0)
 
@@ -508,11 +517,11 @@ class ImplicitAlignment(Request):
         slope = _slope(problem, means, functools.partial(self.objective, now.state))
         series = term
         for _ in range(self.terms):
-            bent = over_all(gradient(_dot(slope.values(), term.values(), 0), own, retain_graph=True), own)
+            bent = over_all(gradient(dot(slope.values(), term.values(), 0), own, retain_graph=True), own)
             term = {name: value - self.step * bent[name] for name, value in term.items()}
             series = {name: value + term[name] for name, value in series.items()}
-        rows = dense(_each_task(means, problem, own), own, means.shape[-1])
-        return self.step * _dot(rows, series.values(), means.ndim).movedim(0, -1)
+        rows = dense(problem.of_each_task(means, own), own, means.shape[-1])
+        return self.step * dot(rows, series.values(), means.ndim).movedim(0, -1)
 
 
 @dataclass(frozen=True)
@@ -571,102 +580,6 @@ def _ahead(now: Pass, lookahead: Lookahead) -> Problem:
     )
 
 
-def gradient(loss: Float[Tensor, "*runs"], parameters: Params, **options: Any) -> Params:
-    """Gradient of ``loss`` (summed over a seed axis, if any), zero where it does not depend on a parameter."""
-    found = _reached(loss, parameters, **options)
-    return {name: torch.zeros_like(parameters[name]) if slope is None else slope for name, slope in found.items()}
-
-
-def _reached(loss: Float[Tensor, "*runs"], parameters: Params, **options: Any) -> dict[str, Tensor | None]:
-    """The same, but None where the loss does not depend on a parameter."""
-    if not loss.requires_grad:
-        return dict.fromkeys(parameters)
-    found = torch.autograd.grad(loss.sum(), list(parameters.values()), allow_unused=True, **options)
-    return dict(zip(parameters, found, strict=True))
-
-
-def _each_task(
-    means: Float[Tensor, "*runs tasks"] | Sequence[Float[Tensor, "*runs"]],
-    problem: Problem,
-    parameters: Params,
-    create_graph: bool = False,
-) -> TaskGradients:
-    """Gradients of each task's mean loss."""
-    if problem.stacked and isinstance(means, Tensor) and means.requires_grad:
-        n_tasks = means.shape[-1]
-        one_hot = torch.eye(n_tasks, dtype=means.dtype, device=means.device)
-        chosen = one_hot.view(n_tasks, *[1] * (means.ndim - 1), n_tasks).expand(n_tasks, *means.shape)
-        found = torch.autograd.grad(
-            means,
-            list(parameters.values()),
-            chosen,
-            retain_graph=True,
-            create_graph=create_graph,
-            allow_unused=True,
-            is_grads_batched=True,
-        )
-        pairs = zip(parameters.items(), found, strict=True)
-        return {n: p.new_zeros(n_tasks, *p.shape) if g is None else g for (n, p), g in pairs}
-    each = means.unbind(-1) if isinstance(means, Tensor) else means
-    rows = [
-        problem.summed(_reached(mean, parameters, retain_graph=True, create_graph=create_graph), parameters)
-        for mean in each
-    ]
-    return {name: {t: row[name] for t, row in enumerate(rows) if row[name] is not None} for name in parameters}
-
-
-def dense(task_gradients: TaskGradients, parameters: Params, n_tasks: int) -> Iterator[Tensor]:
-    """The gradients as (tasks, *runs, *), with zeros, for one of these parameters after the other."""
-    for name, parameter in parameters.items():
-        found = task_gradients[name]
-        if isinstance(found, dict):
-            zero = torch.zeros_like(parameter)
-            found = torch.stack([found.get(t, zero) for t in range(n_tasks)])
-        yield found
-
-
-def mean_losses(
-    losses: Float[Tensor, "*runs batch tasks"], present: Bool[Tensor, "*runs batch tasks"]
-) -> Float[Tensor, "*runs tasks"]:
-    """Means over the labelled samples, zero for a task without a label."""
-    return losses.sum(-2) / present.sum(-2).clamp(min=1)
-
-
-def _flat(a: Tensor, kept: int) -> Tensor:
-    return a.reshape(*a.shape[:kept], -1)
-
-
-def _dot(a: Iterable[Tensor], b: Iterable[Tensor], kept: int) -> Tensor:
-    """Inner product over all parameters, keeping the first ``kept`` axes of their product."""
-    return sum_up(_flat(x * y, kept).sum(-1) for x, y in zip(a, b, strict=True))
-
-
-def _norm(a: Iterable[Tensor], kept: int) -> Tensor:
-    return sum_up(_flat(x * x, kept).sum(-1) for x in a).sqrt()
-
-
-def sum_up(parts: Iterable[Tensor]) -> Tensor:
-    """Their sum, one after the other."""
-    return functools.reduce(torch.add, parts)
-
-
-def gramian(task_gradients: Iterable[Tensor], seeds: int = 0) -> Float[Tensor, "*runs tasks tasks"]:
-    """Inner products of the tasks' gradients with each other.
-
-    Args:
-        task_gradients: (tasks, *runs, *) with respect to each parameter.
-        seeds: number of seed axes.
-    """
-    rows = (_flat(g, 1 + seeds).movedim(0, -2) for g in task_gradients)
-    return sum_up(row @ row.mT for row in rows)
-
-
-def _stand(parameters: Params, task_gradients: TaskGradients, task: int, step: float) -> Params:
-    """Parameters after a fake step on one task."""
-    rows = {n: g[task] for n, g in task_gradients.items() if isinstance(g, Tensor) or task in g}
-    return {name: value - step * rows[name] if name in rows else value for name, value in parameters.items()}
-
-
 def _slope(
     problem: Problem,
     means: Float[Tensor, "*runs tasks"],
@@ -681,7 +594,7 @@ def _slope(
     if problem.total is None:
         return gradient(objective(means), own, create_graph=True)
     [by_task] = torch.autograd.grad(objective(means).sum(), means, create_graph=True)
-    rows = dense(_each_task(means, problem, own, True), own, means.shape[-1])
+    rows = dense(problem.of_each_task(means, own, True), own, means.shape[-1])
     return {name: torch.tensordot(by_task, row, 1) for name, row in zip(own, rows, strict=True)}
 
 
@@ -712,37 +625,3 @@ def score(
             f"task {task.name!r}: the metric returned shape {tuple(value.shape)}, expected one number to be lowered"
         )
     return value.reshape(()).detach()
-
-
-def aligned_losses(
-    losses: Callable[[Params], Float[Tensor, "*runs batch tasks"]],
-    shared: Params,
-    direction: Params,
-    total: Total = lambda found, parameters: found,
-) -> tuple[Float[Tensor, "*runs batch tasks"], Float[Tensor, "*runs batch tasks"]]:
-    """Per-sample losses (with tape) and their alignment with ``direction`` (detached).
-
-    δ_bt = ⟨∇_θ ℓ_bt, g⟩ is the derivative of ℓ_bt along g, so one forward-mode product gives all
-    of them and no per-sample gradient ever exists. A model with an operator that has no forward
-    mode (such as the float32 kernel of ``nn.LSTM``) is differentiated twice in reverse instead: δ
-    is the gradient of w ↦ ⟨∇_θ Σ_bt w_bt ℓ_bt, g⟩.
-    """
-    try:
-        with forward_ad.dual_level():
-            dual = {name: forward_ad.make_dual(value, direction[name]) for name, value in shared.items()}
-            live, tangent = forward_ad.unpack_dual(losses(dual))
-            return live, torch.zeros_like(live) if tangent is None else tangent.detach()
-    except NotImplementedError:
-        return _aligned_in_reverse(losses, shared, direction, total)
-
-
-def _aligned_in_reverse(
-    losses: Callable[[Params], Float[Tensor, "*runs batch tasks"]], shared: Params, direction: Params, total: Total
-) -> tuple[Float[Tensor, "*runs batch tasks"], Float[Tensor, "*runs batch tasks"]]:
-    with torch.enable_grad():
-        live = losses(shared)
-        weights = torch.ones_like(live, requires_grad=True)
-        slope = gradient((weights * live).sum(), shared, create_graph=True)
-        along = sum_up((slope[name] * direction[name]).sum() for name in shared)
-        own = {"weights": weights}
-        return live, total(gradient(along, own, retain_graph=True), own)["weights"]

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from mtlkit.measure import Measured, Params, Problem, Signal, TaskGradients, measure
+from mtlkit.gradients import Params, TaskGradients
+from mtlkit.measure import Measured, Problem, Signal, measure
 from mtlkit.weighting import State, Weighting, per_sample
 
 

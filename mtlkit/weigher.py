@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_structure, tree_unflatten
 
-from mtlkit.measure import Alignment, LastNorms, Metric, Params, Problem, mean_losses, no_meta_batch, score
+from mtlkit.gradients import Params, mean_losses
+from mtlkit.measure import Alignment, LastNorms, Metric, Problem, no_meta_batch, score
 from mtlkit.memory import prefers_two_passes
 from mtlkit.ranks import Rows, in_any, several, total
 from mtlkit.replay import Replay, check_inputs, contexts, uncompiled

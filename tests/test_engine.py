@@ -232,7 +232,7 @@ def test_what_cannot_be_traced_runs_as_it_is():
 def test_one_pass_and_two_give_the_same(method, network, monkeypatch):
     data = small()
     fused = mtl.fit(network(data), data, method, **RUN)
-    monkeypatch.setattr("mtlkit.measure.FUSED_BYTES", 0)
+    monkeypatch.setattr("mtlkit.memory.FUSED_BYTES", 0)
     assert_same(mtl.fit(network(data), data, method, **RUN), fused)
 
 

@@ -6,6 +6,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch import nn
 from torch.func import functional_call
 
+from mtlkit.gradients import _aligned_in_reverse, dense, gradient, gramian, mean_losses
 from mtlkit.measure import (
     Alignment,
     Gains,
@@ -19,11 +20,6 @@ from mtlkit.measure import (
     MetaNorm,
     Problem,
     Signal,
-    _aligned_in_reverse,
-    dense,
-    gradient,
-    gramian,
-    mean_losses,
     measure,
     score,
 )

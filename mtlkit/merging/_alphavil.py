@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mtlkit.measure import Params
+from mtlkit.gradients import Params
 from mtlkit.merging._base import Epoch, Merged, Merging, branch_report, check_rho, inner, moved, one_task_each
 
 

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from mtlkit.measure import Metric, Params, gradient, sum_up
+from mtlkit.gradients import Params, dot, gradient, sum_up
+from mtlkit.measure import Metric
 from mtlkit.tasks import labelled
 
 
@@ -140,8 +141,7 @@ def moved(parameters: Params, coefficients: Float[Tensor, "*runs branches"], del
 
 def inner(deltas: Params, direction: Params, runs: int) -> Float[Tensor, "*runs branches"]:
     """⟨δ_k, g⟩ over all parameters, keeping ``runs`` leading axes of g."""
-    products = (deltas[name] * value for name, value in direction.items())
-    return sum_up(p.reshape(*p.shape[: 1 + runs], -1).sum(-1) for p in products).movedim(0, -1)
+    return dot((deltas[name] for name in direction), direction.values(), 1 + runs).movedim(0, -1)
 
 
 def one_task_each(epoch: Epoch, weights: Float[Tensor, "*runs tasks"], share: float) -> tuple[Params, Params]:

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mtlkit.measure import Metric, Params
+from mtlkit.gradients import Params
+from mtlkit.measure import Metric
 from mtlkit.merging._base import Epoch, Merged, Merging, check_metric, combine, fork, of_each
 
 GRID = (0.2, 0.4, 0.6, 0.8, 1.0)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mtlkit.checkpoint import of_optimizer, restore_optimizer
 from mtlkit.datasets import Split
-from mtlkit.measure import Metric, Params
+from mtlkit.gradients import Params
+from mtlkit.measure import Metric
 from mtlkit.merging import Epoch, steps_of
 from mtlkit.training.settings import Settings
 from mtlkit.training.stack import Stack, stacks_well, take
