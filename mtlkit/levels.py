@@ -82,14 +82,14 @@ def _as_runs(name: str, data: Dataset, rows: Sequence[tuple[int, Mapping[str, fl
 def _measured(name: str, data: Dataset) -> dict[str, float]:
     """Test loss and metrics of a floor on one draw."""
     data = as_counts(data)
-    main, meta, target = data.main, _labelled_rows(data.meta, data.main), data.test.y[data.main.name]
+    main, meta, target = data.main, labelled_rows(data.meta, data.main), data.test.y[data.main.name]
     if name == CONSTANT:
         output = _best_constant(main, meta.y[main.name], len(data.test))
     elif name == TREES:
         boosted = HistGradientBoostingRegressor if main.kind == "regression" else HistGradientBoostingClassifier
-        output = _outputs(_fitted(boosted(random_state=0), _labelled_rows(data.train, main), main), data.test, main)
+        output = _outputs(_fitted(boosted(random_state=0), labelled_rows(data.train, main), main), data.test, main)
     else:
-        train = _labelled_rows(data.train, main)
+        train = labelled_rows(data.train, main)
         if name == CLEAN:
             held = round(HOLD_OUT * len(meta))
             train, meta = (meta.take(rows) for rows in torch.arange(len(meta)).split([len(meta) - held, held]))
@@ -106,7 +106,7 @@ def as_counts(data: Dataset) -> Dataset:
         return data
 
     def count(split: Split) -> Split:
-        of_main = _labelled_rows(split, data.main)
+        of_main = labelled_rows(split, data.main)
         hits = torch.zeros(len(of_main), text.entries).scatter_add_(1, of_main.x.long(), torch.ones_like(of_main.x))
         hits[:, text.padding] = 0
         return replace(of_main, x=hits)
@@ -115,7 +115,8 @@ def as_counts(data: Dataset) -> Dataset:
     return replace(data, train=train, meta=meta, test=test)
 
 
-def _labelled_rows(split: Split, main: Task) -> Split:
+def labelled_rows(split: Split, main: Task) -> Split:
+    """The rows with a label of this task."""
     return split.take(labelled(split.y[main.name]).nonzero().squeeze(1))
 
 

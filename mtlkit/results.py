@@ -141,12 +141,8 @@ class Runs:
         if not len(seeds):
             raise ValueError(f"{self.method}: of the seeds {self.seeds} none is given or all diverged, expected one")
         found = [_predicted(self.model(seed), self.draws[self.seeds.index(seed)], rows, task) for seed in seeds]
-        values = torch.stack(found).mean(0).numpy()
         index = rows.index if isinstance(rows, pd.DataFrame) else None
-        name, draw = task or self.main, self.draws[0]
-        if values.ndim == 1:
-            return pd.Series(values, index, name=name)
-        return pd.DataFrame(values, index, columns=draw.classes.get(name, range(values.shape[1])))
+        return as_frame(torch.stack(found).mean(0), index, task or self.main, self.draws[0])
 
     def save(self, path: str | os.PathLike) -> None:
         """Keep the runs in one file, for :func:`load_runs`; a file that is there is replaced at once.
@@ -259,6 +255,13 @@ def predictions(task: Task, outputs: Tensor, scale: tuple[float, float] = (0.0, 
         return torch.cat([-outputs, outputs], 1).sigmoid()
     mean, sd = scale
     return outputs.squeeze(1) * sd + mean
+
+
+def as_frame(values: Tensor, index: pd.Index | None, task: str, data: Dataset) -> pd.Series | pd.DataFrame:
+    """Predictions (N,) as a series, probabilities (N, C) with a column for each class."""
+    if values.ndim == 1:
+        return pd.Series(values.numpy(), index, name=task)
+    return pd.DataFrame(values.numpy(), index, columns=data.classes.get(task, range(values.shape[1])))
 
 
 def _inputs(draw: Dataset, rows: pd.DataFrame | Tensor) -> Tensor:

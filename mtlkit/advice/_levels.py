@@ -15,14 +15,15 @@ from sklearn import metrics as skm
 from mtlkit import studies
 from mtlkit.advice._models import Linear, Model, Trees, boosted
 from mtlkit.advice._prepare import Prepared, dataset_of
-from mtlkit.datasets import Dataset
+from mtlkit.datasets import Dataset, Split
+from mtlkit.datasets.base import join_splits
 from mtlkit.datasets.tabular import Table
-from mtlkit.levels import CONSTANT, LINEAR, STRENGTHS, TREES
+from mtlkit.levels import CONSTANT, LINEAR, STRENGTHS, TREES, labelled_rows
 from mtlkit.models import MultiTaskModel, mlp
 from mtlkit.progress import progress
 from mtlkit.results import Runs, predictions
 from mtlkit.studies import Candidate
-from mtlkit.tasks import Task, labelled
+from mtlkit.tasks import Task
 from mtlkit.weighting import GradientCosine, HydaLearn, SLGrad, Uniform, Weighting
 from mtlkit.workers import parallel
 
@@ -222,7 +223,8 @@ def _in_order(calls: list, label: str, jobs: int) -> list:
 
 
 def _plain(draw: Dataset, table: Table, settings: Mapping) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    x, y = known_rows(draw)
+    known = all_known(draw)
+    x, y = known.x, known.y[draw.main.name].numpy()
     scale = draw.scale.get(draw.main.name, (0.0, 1.0))
     rows = draw.test.rows.numpy()
     said = {
@@ -231,8 +233,7 @@ def _plain(draw: Dataset, table: Table, settings: Mapping) -> dict[str, tuple[np
         TREES: _grown(draw, settings[TREES], x.numpy(), y, draw.test.x.numpy()),
     }
     if len(table.tasks) > 1:
-        known, test = (_known_auxiliaries(table, where) for where in (_rows(draw), draw.test.rows))
-        own, others = np.c_[x.numpy(), known], np.c_[draw.test.x.numpy(), test]
+        own, others = (np.c_[part.x.numpy(), _auxiliaries_of(table, part.rows)] for part in (known, draw.test))
         said[WITH] = _grown(draw, settings[TREES], own, y, others)
     return {name: (rows, predictions(draw.main, out, scale).numpy()) for name, out in said.items()}
 
@@ -254,19 +255,12 @@ def _of_trees(main: Task, model: Any, said: np.ndarray) -> torch.Tensor:
     return outputs
 
 
-def _rows(draw: Dataset) -> torch.Tensor:
-    rows = torch.cat([draw.train.rows, draw.meta.rows])
-    y = torch.cat([draw.train.y[draw.main.name], draw.meta.y[draw.main.name]])
-    return rows[labelled(y)]
+def all_known(draw: Dataset) -> Split:
+    """The rows of train and meta together that have a main label."""
+    return labelled_rows(join_splits(draw.train, draw.meta), draw.main)
 
 
-def known_rows(draw: Dataset) -> tuple[torch.Tensor, np.ndarray]:
-    """Inputs and main labels of train and meta together, as far as they are labelled."""
-    y = torch.cat([draw.train.y[draw.main.name], draw.meta.y[draw.main.name]])
-    return torch.cat([draw.train.x, draw.meta.x])[labelled(y)], y[labelled(y)].numpy()
-
-
-def _known_auxiliaries(table: Table, rows: torch.Tensor) -> np.ndarray:
+def _auxiliaries_of(table: Table, rows: torch.Tensor) -> np.ndarray:
     pairs = [(table.targets[task.name][rows].double(), task) for task in table.tasks[1:]]
     columns = [torch.where(c == -1, torch.nan, c) if t.n_classes else c for c, t in pairs]
     return torch.stack(columns, 1).numpy()
@@ -283,10 +277,9 @@ def _plain_settings(data: Dataset, tuning: Sequence[int], jobs: int) -> dict[str
 
 def _tried(draw: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Meta losses of linear models (strengths,) and of trees (leaves, rounds)."""
-    main, name = draw.main, draw.main.name
-    known = labelled(draw.train.y[name])
-    x, y = draw.train.x[known], draw.train.y[name][known].numpy()
-    target = draw.meta.y[name].numpy()
+    main, known = draw.main, labelled_rows(draw.train, draw.main)
+    x, y = known.x, known.y[main.name].numpy()
+    target = draw.meta.y[main.name].numpy()
 
     def loss(outputs: torch.Tensor) -> float:
         return row_losses(main, target, predictions(main, outputs).numpy()).mean()
@@ -315,7 +308,8 @@ def fit_on_all(prepared: Prepared, level: str, found: Found, effort: Effort) -> 
             **options,
         )[level, found.settings[level]]
         return Model(level, prepared.reader, runs, data.only([t.name for t in chosen.data.tasks]).outline())
-    x, y = known_rows(data)
+    known = all_known(data)
+    x, y = known.x, known.y[data.main.name].numpy()
     if level == CONSTANT:
         fitted: Linear | Trees = Linear.constant(data, y)
     elif level == LINEAR:

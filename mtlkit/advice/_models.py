@@ -18,7 +18,7 @@ from torch import Tensor
 from mtlkit import keep
 from mtlkit.advice._columns import Reader
 from mtlkit.datasets import Dataset
-from mtlkit.results import Runs, load_runs, predictions
+from mtlkit.results import Runs, as_frame, load_runs, predictions
 
 SMALLEST = 1e-12
 FORMAT = "mtlkit advice"
@@ -181,9 +181,7 @@ class Model:
         main, encode = self.data.main, self.data.encoder
         assert encode is not None
         found = predictions(main, self.fitted(encode(inputs)), self.data.scale.get(main.name, (0.0, 1.0)))
-        if found.ndim == 1:
-            return pd.Series(found.numpy(), frame.index, name=main.name)
-        return pd.DataFrame(found.numpy(), frame.index, columns=self.data.classes[main.name])
+        return as_frame(found, frame.index, main.name, self.data)
 
     def save(self, path: str | os.PathLike) -> None:
         """Keep the model in one file, without a row of the table, for :func:`mtlkit.load_advised`."""
