@@ -236,21 +236,25 @@ class Weigher(nn.Module):
         if meta is not None and self.weighting.uses_meta:
             scored["meta"] = run(x_meta, updates=False), y_meta, self._meta_rows(packed_meta)
             main_loss = self._main_loss(*scored["meta"])
+        losses = functools.partial(per_sample_losses, self.tasks, targets=targets, training=True)
+        columns = functools.partial(separate_losses, self.tasks, targets=targets, training=True)
         if self._two_pass is None:
-            trial = functools.partial(_losses, run(x, updates=False), self.tasks, targets)
+            trial = run(x, updates=False)
             with torch.random.fork_rng(), torch.autocast(first.device.type, enabled=False):
-                large = self.weighting.asks(Alignment) and prefers_two_passes(trial, parameters)
+                large = self.weighting.asks(Alignment) and prefers_two_passes(
+                    lambda own: trial(own, losses), parameters
+                )
             self._two_pass = in_any(large, first.device)
         problem = Problem(
             parameters,
             shared,
             last,
-            losses=lambda own: rows.gather(_losses(training, self.tasks, targets, own)),
+            losses=lambda own: rows.gather(training(own, losses)),
             meta_loss=main_loss or no_meta_batch,
             score=lambda own, request: self._score(own, request.metric, *scored[request.on]),
             lr=self.lr or 0.0,
             two_pass=self._two_pass,
-            columns=lambda own: [rows.gather(column) for column in _columns(training, self.tasks, targets, own)],
+            columns=lambda own: [rows.gather(column) for column in training(own, columns)],
             total=total if several() else None,
             penalty=penalty if callable(penalty := getattr(self.model, "penalty", None)) else None,
         )
@@ -356,14 +360,6 @@ def _outline(state: Mapping[str, Tensor], prefix: str, start: int) -> str:
     name = bytes(state[f"{prefix}_extra_state"][start:].tolist()).decode()
     own = sorted(key for key in state if key.startswith((f"{prefix}state", f"{prefix}learned")))
     return f"{name} with tensors of shapes {[tuple(state[key].shape) for key in own]}"
-
-
-def _losses(run: Replay, tasks: Sequence[Task], targets: Packed, own: Params) -> Tensor:
-    return run(own, lambda outputs: per_sample_losses(tasks, outputs, targets, training=True))
-
-
-def _columns(run: Replay, tasks: Sequence[Task], targets: Packed, own: Params) -> list[Tensor]:
-    return run(own, lambda outputs: separate_losses(tasks, outputs, targets, training=True))
 
 
 def _dtype_of(parameter: Tensor) -> torch.dtype:

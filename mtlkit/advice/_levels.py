@@ -172,7 +172,7 @@ def try_levels(prepared: Prepared, effort: Effort, jobs: int) -> Found:
     todo = [(name, rates[name]) for name in candidates if name not in outcome.runs]
     again = options | {"epochs": epochs}
     rest = studies.fits(candidates, todo, "networks with one auxiliary", seeds=len(draws), jobs=jobs, **again)
-    unfinished += [name for (name, _), run in rest.items() if (run.selected() > 0.9 * epochs).mean() > studies.LATE]
+    unfinished += [name for (name, _), run in rest.items() if studies.late(run, epochs).mean() > studies.LATE]
     runs = outcome.runs | {name: run for (name, _), run in rest.items()}
     for name in candidates:
         predictions[name] = [committee(runs[name], data, range(r * inner, (r + 1) * inner)) for r in range(repetitions)]

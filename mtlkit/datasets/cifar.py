@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from mtlkit.datasets import files
-from mtlkit.datasets.base import Dataset, Split, check_share, check_sizes, choose, main_first
+from mtlkit.datasets.base import Dataset, Split, check_share, check_sizes, main_first
 from mtlkit.datasets.mnist import own_block
-from mtlkit.datasets.noise import flip_labels, with_main_labels
+from mtlkit.datasets.noise import with_flipped_labels
 from mtlkit.tasks import Task
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -66,11 +66,10 @@ def cifar10(
     pixels, classes = _batch(TRAIN, paths[0])
     moments = _moments(paths[0])
     train, meta = (_split(pixels[rows], classes[rows], rows, moments, order) for rows in drawn.split([n_train, n_meta]))
-    chosen = choose(n_train, label_noise, generator)
     return Dataset(
         "cifar10",
         tuple(Task(name, "binary") for name in order),
-        with_main_labels(train, flip_labels(train.y[order[0]], chosen, noise)),
+        with_flipped_labels(train, label_noise, noise, generator),
         meta,
         _test(*paths, n_test, order),
         source="CIFAR-10 (Krizhevsky 2009)",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from sklearn.datasets import load_digits
 
-from mtlkit.datasets.base import Dataset, Split, check_share, choose, main_first
-from mtlkit.datasets.noise import flip_labels, with_main_labels
+from mtlkit.datasets.base import Dataset, Split, check_share, main_first
+from mtlkit.datasets.noise import with_flipped_labels
 from mtlkit.tasks import Task
 
 
@@ -53,12 +53,10 @@ def digits(
     train, meta, test = (
         clean.take(rows) for rows in torch.randperm(n, generator=generator).split([n_train, n_meta, n_test])
     )
-    chosen = choose(n_train, label_noise, generator)
-    train = with_main_labels(train, flip_labels(train.y[f"is_{main}"], chosen, noise))
     return Dataset(
         "digits",
         tuple(Task(f"is_{d}", "binary") for d in order),
-        train,
+        with_flipped_labels(train, label_noise, noise, generator),
         meta,
         test,
         source="scikit-learn load_digits: test part of UCI Optical Recognition of Handwritten Digits",

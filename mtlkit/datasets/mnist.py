@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mtlkit.datasets import files
-from mtlkit.datasets.base import Dataset, Split, check_share, check_sizes, choose, join_splits, main_first
-from mtlkit.datasets.noise import flip_labels, with_main_labels
+from mtlkit.datasets.base import Dataset, Split, check_share, check_sizes, join_splits, main_first
+from mtlkit.datasets.noise import with_flipped_labels
 from mtlkit.datasets.overlay import draw_pairs, pair_of_tasks, paired, tasks, with_label_noise
 from mtlkit.tasks import Task
 
@@ -83,11 +83,10 @@ def one_vs_rest(
     paths = tuple(files.fetch(file) for file in files.needed(folder))
     images, classes = _source(folder, paths)
     train, meta = (_single(images, classes, rows, order, pixels) for rows in drawn.split([n_train, n_meta]))
-    chosen = choose(n_train, label_noise, torch.Generator().manual_seed(seed))
     return Dataset(
         name,
         tuple(Task(task, "binary") for task in train.y),
-        with_main_labels(train, flip_labels(train.y[f"is_{main}"], chosen, noise)),
+        with_flipped_labels(train, label_noise, noise, torch.Generator().manual_seed(seed)),
         meta,
         _single_test(folder, paths, n_test, order, pixels),
         source=_SOURCES[folder],

@@ -399,11 +399,10 @@ def check_columns(
     columns = list(frame.columns)
     if len(set(columns)) != len(columns):
         raise ValueError(f"the frame's columns are {columns}, expected each name once")
-    for column in [*targets, *unused, *categorical]:
-        if column not in columns:
-            raise ValueError(f"no column {column!r}, expected one of {', '.join(map(str, columns))}")
     roles = [*targets, *unused, *categorical]
     for column in roles:
+        if column not in columns:
+            raise ValueError(f"no column {column!r}, expected one of {', '.join(map(str, columns))}")
         if roles.count(column) > 1:
             raise ValueError(f"column {column!r} is given {roles.count(column)} roles, expected one")
     if len(targets) + len(unused) >= len(columns):

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from mtlkit.datasets import files
-from mtlkit.datasets.base import Dataset, check_share, check_sizes, choose, main_first
+from mtlkit.datasets.base import Dataset, check_share, check_sizes, main_first
 from mtlkit.datasets.mnist import own_block
-from mtlkit.datasets.noise import flip_labels, with_main_labels
+from mtlkit.datasets.noise import with_flipped_labels
 from mtlkit.datasets.tabular import Table, group_numbers, grouped_rows
 
 _ADULT_WORDS = {
@@ -75,10 +75,9 @@ def adult(
         permutation = torch.randperm(n_published, generator=torch.Generator().manual_seed(0))
         drawn = own_block(permutation, n_train + n_meta, seed)
     data = table.dataset("adult", drawn[:n_train], drawn[n_train:], torch.arange(n_published, table.rows)).only(order)
-    chosen = choose(n_train, label_noise, generator)
     return replace(
         data,
-        train=with_main_labels(data.train, flip_labels(data.train.y[main], chosen, noise)),
+        train=with_flipped_labels(data.train, label_noise, noise, generator),
         source="UCI Adult (Becker and Kohavi 1996)",
         licence="CC BY 4.0",
     )
