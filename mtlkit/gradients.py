@@ -133,10 +133,9 @@ def aligned_losses(
 ) -> tuple[Float[Tensor, "*runs batch tasks"], Float[Tensor, "*runs batch tasks"]]:
     """Per-sample losses (with tape) and their alignment with ``direction`` (detached).
 
-    δ_bt = ⟨∇_θ ℓ_bt, g⟩ is the derivative of ℓ_bt along g, so one forward-mode product gives all
-    of them and no per-sample gradient ever exists. A model with an operator that has no forward
-    mode (such as the float32 kernel of ``nn.LSTM``) is differentiated twice in reverse instead: δ
-    is the gradient of w ↦ ⟨∇_θ Σ_bt w_bt ℓ_bt, g⟩.
+    δ_bt = ⟨∇_θ ℓ_bt, g⟩ is the derivative of ℓ_bt along g, so one forward-mode product gives all of them and no
+    per-sample gradient ever exists. A model with an operator that has no forward mode (such as the float32 kernel of
+    ``nn.LSTM``) is differentiated twice in reverse instead: δ is the gradient of w ↦ ⟨∇_θ Σ_bt w_bt ℓ_bt, g⟩.
     """
     try:
         with forward_ad.dual_level():

@@ -35,11 +35,10 @@ def levels(
 ) -> dict[str, Runs]:
     """The floors of a study, for the main task, as runs with one epoch.
 
-    ``constant``: the mean of the clean meta labels. ``linear model``: ridge or logistic regression on the
-    training rows, noisy labels included, with the penalty that the meta rows prefer. ``linear model, clean rows``:
-    the same on three quarters of the meta rows, the last quarter choosing. ``boosted trees``:
-    scikit-learn's histogram gradient boosting with its defaults, on the training rows. Of token ids they see how
-    often each occurs in a row.
+    ``constant``: the mean of the clean meta labels. ``linear model``: ridge or logistic regression on the training
+    rows, noisy labels included, with the penalty that the meta rows prefer. ``linear model, clean rows``: the same on
+    three quarters of the meta rows, the last quarter choosing. ``boosted trees``: scikit-learn's histogram gradient
+    boosting with its defaults, on the training rows. Of token ids they see how often each occurs in a row.
 
     Args:
         seeds: their number; each has its own draw of ``data``.

@@ -606,9 +606,8 @@ def score(
     Where an output is not finite, it is NaN and the metric is not called.
 
     Args:
-        metric: called with outputs and targets, (n, ...) each, of the n samples with a label;
-            returns a number to be lowered, which need not be differentiable. Put a minus sign
-            before a metric to be raised, such as accuracy.
+        metric: called with outputs and targets, (n, ...) each, of the n samples with a label; returns a number to be
+            lowered, which need not be differentiable. Put a minus sign before a metric to be raised, such as accuracy.
         output: as the model gives it.
 
     Raises:

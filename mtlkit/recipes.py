@@ -1,7 +1,6 @@
 """What a run is made of as a line of Python, ``load('digits', main=3).only(['is_3'])``, and made again from it.
 
-Options that stand at their default are left out, so that a new option leaves the recipes of older runs as
-they are.
+Options that stand at their default are left out, so that a new option leaves the recipes of older runs as they are.
 """
 
 from __future__ import annotations

@@ -39,11 +39,10 @@ class Audit:
 def audit(runs: Runs) -> Audit:
     """Which samples earned little weight, over all seeds of a run.
 
-    A sample-level method such as :class:`mtlkit.SLGrad` gives little weight to a sample whose gradient
-    does not point where the main task's meta gradient points: a wrong label, or one that is
-    learned already and has no gradient left. Its loss after that training tells the two apart
-    (:func:`sample_losses`). Where the meta rows are no cleaner than the others the weight says little.
-    Under a task-level method every sample of a task earns about the same.
+    A sample-level method such as :class:`mtlkit.SLGrad` gives little weight to a sample whose gradient does not point
+    where the main task's meta gradient points: a wrong label, or one that is learned already and has no gradient left.
+    Its loss after that training tells the two apart (:func:`sample_losses`). Where the meta rows are no cleaner than
+    the others the weight says little. Under a task-level method every sample of a task earns about the same.
 
     >>> import mtlkit as mtl
     >>> data = mtl.datasets.load("digits", label_noise=0.4)

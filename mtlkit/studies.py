@@ -58,11 +58,10 @@ def contenders(
 ) -> dict[str, list[Candidate]]:
     """The methods to compare, with the baselines and ablations that a fair comparison needs.
 
-    Besides ``methods`` on the data as they are: ``single task`` (plain training of the main task),
-    ``SLGrad, main task only`` (no auxiliaries), and plain training that uses the clean meta rows
-    directly: ``meta rows only`` with all tasks and with the main task only, ``train + meta`` pooled,
-    and ``train + meta, half each``. Those keep a quarter of the meta rows apart, which choose their
-    epoch and learning rate: the others choose on all of them.
+    Besides ``methods`` on the data as they are: ``single task`` (plain training of the main task), ``SLGrad, main task
+    only`` (no auxiliaries), and plain training that uses the clean meta rows directly: ``meta rows only`` with all
+    tasks and with the main task only, ``train + meta`` pooled, and ``train + meta, half each``. Those keep a quarter of
+    the meta rows apart, which choose their epoch and learning rate: the others choose on all of them.
 
     Args:
         model: makes a model that fits a data set.

@@ -146,9 +146,8 @@ class Task:
             networks robust to label noise*, arXiv 1609.03683). At φ = 1/2 labels carry no information and
             have no gradient. Losses of meta and test rows, and all metrics, are those of p.
 
-    A missing target is NaN in a floating-point target and -1 in an integer one.
-    A target may have trailing axes (pixels, several regression outputs): a sample's loss is then
-    the mean over its observed elements.
+    A missing target is NaN in a floating-point target and -1 in an integer one. A target may have trailing axes
+    (pixels, several regression outputs): a sample's loss is then the mean over its observed elements.
 
     Raises:
         ValueError: unknown kind; ``n_classes`` missing, below 2, or given for another kind; ``flip``

@@ -40,24 +40,22 @@ class Weigher(nn.Module):
     attention runs on PyTorch's math kernel, and recurrent layers without cuDNN.
 
     Methods that look beyond the plain gradients run the model at swapped parameters, with
-    ``torch.func.functional_call``, and uncompiled if it is compiled; the others keep what
-    ``torch.compile`` made. A scripted model may not allow that, nor one with gradient
-    checkpointing, which would recompute at other parameters.
+    ``torch.func.functional_call``, and uncompiled if it is compiled; the others keep what ``torch.compile`` made. A
+    scripted model may not allow that, nor one with gradient checkpointing, which would recompute at other parameters.
 
     The Weigher is a module of its own beside the model, which is none of its submodules. Its
     ``parameters()`` are what the optimiser is to learn for the weighting (``learned``, for most
     methods nothing) and its ``state_dict`` is the weighting's memory, what is learned and the state of
     its random numbers, in tensors. It follows the model to another device or precision.
 
-    *Several processes.* While ``torch.distributed`` has a process group of more than one, the batches
-    of all processes count as one: losses, gradients, gains and weights are those of the global batch,
-    means are taken over its labelled samples, and loss and gradients are the same in every process.
-    The call itself sums the gradients, with or without DistributedDataParallel around the model, whose own
-    averaging of equal gradients changes nothing; ``no_sync`` is of no use. Beside the plain gradient,
-    a method sums what it reads: T gradients for a Gramian or gains, the meta gradient. Every process
-    must make the same calls, from the same parameters (DistributedDataParallel sees to it) and ``seed``.
-    BatchNorm and dropout stay each process's own, as there. As the gradients are computed within the call,
-    a ``GradScaler`` scales them afterwards: prefer bfloat16 to float16.
+    *Several processes.* While ``torch.distributed`` has a process group of more than one, the batches of all processes
+    count as one: losses, gradients, gains and weights are those of the global batch, means are taken over its labelled
+    samples, and loss and gradients are the same in every process. The call itself sums the gradients, with or without
+    DistributedDataParallel around the model, whose own averaging of equal gradients changes nothing; ``no_sync`` is of
+    no use. Beside the plain gradient, a method sums what it reads: T gradients for a Gramian or gains, the meta
+    gradient. Every process must make the same calls, from the same parameters (DistributedDataParallel sees to it) and
+    ``seed``. BatchNorm and dropout stay each process's own, as there. As the gradients are computed within the call, a
+    ``GradScaler`` scales them afterwards: prefer bfloat16 to float16.
 
     *Gradient accumulation.* Every call is a batch of its own: its weights compare samples and tasks
     within the call, sample weights sum to 1 in it, means count its labels, and the weighting's memory
@@ -77,8 +75,7 @@ class Weigher(nn.Module):
             parameters or submodules.
         last: the last shared layer, given likewise, for a method that reads gradients there; the
             last module of the shared part that holds trainable parameters when None.
-        lr: the optimiser's learning rate, for a method whose fake steps take it; assign
-            ``weigher.lr`` when it changes.
+        lr: the optimiser's learning rate, for a method whose fake steps take it; assign ``weigher.lr`` when it changes.
         seed: of the weighting's own random numbers, the same in all processes.
 
     Attributes:

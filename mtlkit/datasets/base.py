@@ -189,9 +189,8 @@ class Dataset:
         """Let training use the clean meta rows directly, as any method could.
 
         Args:
-            share: None pools train and meta as they are; a number in (0, 1) repeats the meta rows
-                until they are that share of the training rows (0.5: half of each batch on average);
-                1 trains on the meta rows alone.
+            share: None pools train and meta as they are; a number in (0, 1) repeats the meta rows until they are that
+                share of the training rows (0.5: half of each batch on average); 1 trains on the meta rows alone.
             hold_out: share of the meta rows that are not trained on and become the meta split, which
                 chooses epoch and learning rate: the last ``round(hold_out * n_meta)``. With 0 the meta split
                 stays whole, so that the choice is made on rows that are trained on.

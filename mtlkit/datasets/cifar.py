@@ -33,12 +33,11 @@ def cifar10(
 ) -> Dataset:
     """Ten one-vs-rest tasks, ``is_airplane`` to ``is_truck``, the chosen ``main`` class first.
 
-    SLGrad's images (arXiv 2306.04519) and more of the same kind: seed 0 has the first ``n_train + n_meta``
-    training images, the paper's, seed 1 those that follow, and so on, so that no two seeds share
-    one; the seed draws which of its images are the meta split. Training images come from the first
-    of the five published batches, 10,000 images, which is enough for ten seeds of 1,000. The test
-    split is the first ``n_test`` test images, in their order, and the same object for every seed
-    (the paper has 2,000).
+    SLGrad's images (arXiv 2306.04519) and more of the same kind: seed 0 has the first ``n_train + n_meta`` training
+    images, the paper's, seed 1 those that follow, and so on, so that no two seeds share one; the seed draws which of
+    its images are the meta split. Training images come from the first of the five published batches, 10,000 images,
+    which is enough for ten seeds of 1,000. The test split is the first ``n_test`` test images, in their order, and the
+    same object for every seed (the paper has 2,000).
 
     Inputs are (3, 32, 32) in float32, each channel standardised by its mean and standard deviation
     over all 10,000 images of that batch. ``rows`` counts the test images from 50,000 on.

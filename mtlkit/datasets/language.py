@@ -166,10 +166,9 @@ def language(
     winogrande sentence, its blank filled by option 1 the same, option 2   which is right
     ========== ====================================== ==================== =================================
 
-    Both choices in one row make a choice a binary task whose accuracy is that of the published task, so
-    that one model with a head per task serves all five. (Scoring each choice in a row of its own is
-    the usual form for one such task alone; it would double the rows and need an encoder pass per choice
-    for tasks that have none.)
+    Both choices in one row make a choice a binary task whose accuracy is that of the published task, so that one model
+    with a head per task serves all five. (Scoring each choice in a row of its own is the usual form for one such task
+    alone; it would double the rows and need an encoder pass per choice for tasks that have none.)
 
     Inputs are (n_tokens,) token ids, floating-point numbers as category codes are elsewhere, ``[CLS] first [SEP]
     second [SEP]`` and padding. A longer pair is cut, the longer text first, at its end; at the start for ``cb``,

@@ -51,11 +51,10 @@ def one_vs_rest(
 ) -> Dataset:
     """Ten one-vs-rest tasks, ``is_0`` to ``is_9``, the chosen ``main`` class first.
 
-    No two seeds share a training or meta image: one fixed permutation of the 60,000 training images
-    is cut into blocks of ``n_train + n_meta``, and seed s has the s-th block, its first ``n_train``
-    images for training. The test split is the first ``n_test`` of the 10,000 test images, in their
-    order, and the same object for every seed. Inputs are (``pixels``²,) numbers, 0 to 1, in float32.
-    ``rows`` counts the test images from 60,000 on.
+    No two seeds share a training or meta image: one fixed permutation of the 60,000 training images is cut into blocks
+    of ``n_train + n_meta``, and seed s has the s-th block, its first ``n_train`` images for training. The test split is
+    the first ``n_test`` of the 10,000 test images, in their order, and the same object for every seed. Inputs are
+    (``pixels``²,) numbers, 0 to 1, in float32. ``rows`` counts the test images from 60,000 on.
 
     Args:
         name: ``"mnist"`` or ``"fashion_mnist"``.
@@ -174,10 +173,9 @@ def overlaid(
 ) -> Dataset:
     """Two overlaid images of 28x28 pixels: which is ``left`` (top left), which is ``right`` (bottom right).
 
-    ``multi_mnist`` has two MNIST digits, ``multi_fashion`` two Fashion-MNIST articles,
-    ``multi_fashion_mnist`` a digit on the left and an article on the right. The images are shifted
-    by 8 pixels, as is usual; see :func:`mtlkit.datasets.overlay.overlay`. Inputs are (1, 28, 28),
-    0 to 1.
+    ``multi_mnist`` has two MNIST digits, ``multi_fashion`` two Fashion-MNIST articles, ``multi_fashion_mnist`` a digit
+    on the left and an article on the right. The images are shifted by 8 pixels, as is usual; see
+    :func:`mtlkit.datasets.overlay.overlay`. Inputs are (1, 28, 28), 0 to 1.
 
     Each seed splits the 60,000 training images into 45,000 for training and 15,000 for meta before
     it draws pairs, so that no image is in both, whatever the number of pairs. Test pairs come from

@@ -29,13 +29,11 @@ def nyuv2(*, main: str = "segmentation", root: str | Path | None = None, n_meta:
     ``0.npy``, ``1.npy``, ... of shapes (H, W, 3), (H, W), (H, W, 1) and (H, W, 3), as published
     288 x 384. Everything is held in memory, 4 bytes a number (segmentation 1): about 8 MB an image.
 
-    Inputs are (3, H, W). Targets are (H, W) classes 0 to 12, (1, H, W) depths and (3, H, W) unit
-    normals. A pixel without a class (-1), depth (0) or normal (all 0) is missing; an image's loss is
-    the mean over its known pixels. Regression tasks have the squared error, where LibMTL takes the
-    absolute error for depth and the cosine for normals.
+    Inputs are (3, H, W). Targets are (H, W) classes 0 to 12, (1, H, W) depths and (3, H, W) unit normals. A pixel
+    without a class (-1), depth (0) or normal (all 0) is missing; an image's loss is the mean over its known pixels.
+    Regression tasks have the squared error, where LibMTL takes the absolute error for depth and the cosine for normals.
 
-    Each seed draws the meta split from ``train``; ``val`` is the test split, numbered after the
-    training images.
+    Each seed draws the meta split from ``train``; ``val`` is the test split, numbered after the training images.
 
     Args:
         main: the main task.

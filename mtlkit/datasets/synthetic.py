@@ -31,9 +31,8 @@ def toy_regression(
 ) -> Dataset:
     """Two related regressions, ``main`` and ``auxiliary``: y_t = \\|tanh((B + ε_t) · x)\\|.
 
-    x ~ N(0, I_250) and B ~ N(0, I_250) are shared; ε_t ~ N(0, ``distance`` I_250) sets the tasks
-    apart (``distance`` is a variance; both scales σ_t are 1). Everything is drawn anew for every
-    seed, in float64.
+    x ~ N(0, I_250) and B ~ N(0, I_250) are shared; ε_t ~ N(0, ``distance`` I_250) sets the tasks apart (``distance`` is
+    a variance; both scales σ_t are 1). Everything is drawn anew for every seed, in float64.
 
     Note that (B + ε_t) · x has a standard deviation near 34, so that the hyperbolic tangent is
     saturated and 97 % of the targets lie above 0.76: a constant close to 1 already predicts well.
@@ -46,13 +45,12 @@ def toy_regression(
         noise: ``"constant"`` puts -0.5 in their place, ``"gaussian"`` a draw from N(0, 0.2²)
             (*reading*: the noise replaces the label rather than being added to it).
         noisy_tasks: ``"main"`` or ``"all"``.
-        drift_to: the auxiliary's distance at the end, when its relevance changes during training
-            (HydaLearn, arXiv 2008.11643): its training targets of an epoch are those of the same
-            x, B and direction of ε at the distance of that epoch (:attr:`Dataset.train_at`).
-            The arguments of tanh of the two tasks have the correlation
-            1/√((1 + ``distance``)(1 + the auxiliary's distance)), their targets a lower one: with
-            ``distance`` 0, 0.48 for ``drift_to`` 0.01, 0.02 for 1 and 0.006 for 3.5. Meta and test targets, and
-            noisy labels, keep their values; so does the main task.
+        drift_to: the auxiliary's distance at the end, when its relevance changes during training (HydaLearn, arXiv
+            2008.11643): its training targets of an epoch are those of the same x, B and direction of ε at the distance
+            of that epoch (:attr:`Dataset.train_at`). The arguments of tanh of the two tasks have the correlation 1/√((1
+            + ``distance``)(1 + the auxiliary's distance)), their targets a lower one: with ``distance`` 0, 0.48 for
+            ``drift_to`` 0.01, 0.02 for 1 and 0.006 for 3.5. Meta and test targets, and noisy labels, keep their values;
+            so does the main task.
         drift_epochs: last epoch before the drift and first epoch after it; linear in between,
             sudden when the second is the first plus one.
 
@@ -98,12 +96,11 @@ def synthetic(
 
         b_main = u,    b_auxiliary = ρ u + √(1 - ρ²) v
 
-    and the two noiseless targets have exactly the correlation ρ = ``correlation`` over all x; that of
-    the rows of one draw varies around it. The observation noise e_t ~ N(0, ``observation_noise``²) is
-    drawn for each row and task and is in every split, so that no prediction has an expected squared
-    error below ``observation_noise``², and that of the best constant is 1 more. The default, 0.1,
-    is a hundredth of the variance: too little to hide what separates methods, and enough that a
-    training row which is fitted exactly is fitted too well.
+    and the two noiseless targets have exactly the correlation ρ = ``correlation`` over all x; that of the rows of one
+    draw varies around it. The observation noise e_t ~ N(0, ``observation_noise``²) is drawn for each row and task and
+    is in every split, so that no prediction has an expected squared error below ``observation_noise``², and that of the
+    best constant is 1 more. The default, 0.1, is a hundredth of the variance: too little to hide what separates
+    methods, and enough that a training row which is fitted exactly is fitted too well.
 
     Everything is drawn anew for every seed, in float64. The labels of the auxiliary task are clean
     when only the main task's are noisy, so that it can stand in for them.
@@ -126,9 +123,8 @@ def synthetic(
         n_inputs: length of x, at least 2.
 
     Raises:
-        ValueError: a share outside [0, 1], a correlation outside [-1, 1], an unknown ``noise`` or
-            ``noisy_tasks``, an empty split, a negative ``observation_noise``, fewer than 2 inputs,
-            ``drift_epochs`` that do not increase.
+        ValueError: a share outside [0, 1], a correlation outside [-1, 1], an unknown ``noise`` or ``noisy_tasks``, an
+            empty split, a negative ``observation_noise``, fewer than 2 inputs, ``drift_epochs`` that do not increase.
     """
     for what, value in (("correlation", correlation), ("correlation_after", correlation_after)):
         if value is not None and not -1 <= value <= 1:

@@ -40,20 +40,18 @@ def from_frame(
     numbered in their order (that of the categories, else sorted). A regression target is standardised by its mean and
     standard deviation in the training split, which ``Dataset.scale`` keeps. A missing value is a missing label.
 
-    Inputs: numbers and booleans are standardised by the training split; a missing one becomes the
-    training mean, and every column with missing values anywhere gets a further column that is 1
-    where it is missing. Text, categories and the columns named in ``categorical`` become codes in
-    the last columns of ``x`` (``Dataset.categories``); code 0 stands for a missing value and for
-    a category that the training split does not show. ``Dataset.encoder`` does the same to new rows; to call
-    ``from_frame`` on them would number their categories and standardise their numbers anew.
+    Inputs: numbers and booleans are standardised by the training split; a missing one becomes the training mean, and
+    every column with missing values anywhere gets a further column that is 1 where it is missing. Text, categories and
+    the columns named in ``categorical`` become codes in the last columns of ``x`` (``Dataset.categories``); code 0
+    stands for a missing value and for a category that the training split does not show. ``Dataset.encoder`` does the
+    same to new rows; to call ``from_frame`` on them would number their categories and standardise their numbers anew.
 
-    Rows are split at random, anew for each seed. With ``groups``, all rows of a group go to the
-    same split, and ``meta`` and ``test`` are shares of the groups. Because every seed must have
-    splits of the same size, a split of k groups then has as many rows as the k smallest groups
-    together; the surplus of a draw is left out, at random. With ``stratify``, every split has the
-    same share of each class of the main task, and the rows without a main label are all trained on.
-    With ``time``, the latest rows are the test split and the latest of the others the meta split:
-    one split for all seeds.
+    Rows are split at random, anew for each seed. With ``groups``, all rows of a group go to the same split, and
+    ``meta`` and ``test`` are shares of the groups. Because every seed must have splits of the same size, a split of k
+    groups then has as many rows as the k smallest groups together; the surplus of a draw is left out, at random. With
+    ``stratify``, every split has the same share of each class of the main task, and the rows without a main label are
+    all trained on. With ``time``, the latest rows are the test split and the latest of the others the meta split: one
+    split for all seeds.
 
     Args:
         frame: the table; ``rows`` of the data set are positions in it.

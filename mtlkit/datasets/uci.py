@@ -39,12 +39,11 @@ def adult(
 ) -> Dataset:
     """UCI Adult, three binary tasks: ``income`` (over 50K), ``never_married``, ``education`` (some college or more).
 
-    The columns that say so (marital status and both education columns) are no inputs; note that
-    ``relationship``, which stays, still tells most of the marital status. Missing entries ("?")
-    have code 0, see :func:`mtlkit.datasets.from_frame`. Training and meta rows come from the 32,561 published
-    training rows; the test split is the 16,281 published test rows, numbered from 32,561 on. Inputs are
-    standardised by the training split, those of the test split too. The files hold some identical
-    rows, which are kept.
+    The columns that say so (marital status and both education columns) are no inputs; note that ``relationship``, which
+    stays, still tells most of the marital status. Missing entries ("?") have code 0, see
+    :func:`mtlkit.datasets.from_frame`. Training and meta rows come from the 32,561 published training rows; the test
+    split is the 16,281 published test rows, numbered from 32,561 on. Inputs are standardised by the training split,
+    those of the test split too. The files hold some identical rows, which are kept.
 
     Args:
         main: the main task.
@@ -92,10 +91,9 @@ def parkinsons(
 ) -> Dataset:
     """UCI Parkinsons telemonitoring: regress ``motor_UPDRS`` and ``total_UPDRS`` on 19 inputs.
 
-    Inputs are age, sex, time since recruitment and 16 voice measures. No subject is in two splits:
-    each seed draws ``test_subjects`` and ``meta_subjects`` of the 42 and trains on the others.
-    Split sizes are the same for every seed, see :func:`mtlkit.datasets.from_frame`. Inputs and targets are
-    standardised by the training split.
+    Inputs are age, sex, time since recruitment and 16 voice measures. No subject is in two splits: each seed draws
+    ``test_subjects`` and ``meta_subjects`` of the 42 and trains on the others. Split sizes are the same for every seed,
+    see :func:`mtlkit.datasets.from_frame`. Inputs and targets are standardised by the training split.
 
     Args:
         main: the main task.

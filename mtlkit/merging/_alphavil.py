@@ -26,13 +26,12 @@ class AlphaVIL(Merging):
     loss of task t; α (T,): merge coefficients, of any sign. The merged model depends on α only
     through one sum, so a step on α costs one backward pass to the merged parameters and T inner products.
 
-    Source: Kourdis, Gordon-Hall, Gorinski, *αVIL: Learning to Leverage Auxiliary Tasks for Multitask
-    Learning*, arXiv 2405.07769. *Reading*: weights are clipped at zero; a task whose weight is zero
-    has no update any more and stays at zero. *Reading*: α descends on the whole meta split, plainly.
-    *Reading*: each branch starts every epoch with a fresh optimiser (no momentum from the last merge).
-    *Reading*: each branch draws its share of the rows with a label of its task anew every epoch. Deviation: a
-    branch's loss is w_t L_t / T, so that weights of 1 add up to the step of uniform weighting; this
-    holds for SGD and not for optimisers that rescale gradients. ``paper_scale`` takes w_t L_t. The
+    Source: Kourdis, Gordon-Hall, Gorinski, *αVIL: Learning to Leverage Auxiliary Tasks for Multitask Learning*, arXiv
+    2405.07769. *Reading*: weights are clipped at zero; a task whose weight is zero has no update any more and stays at
+    zero. *Reading*: α descends on the whole meta split, plainly. *Reading*: each branch starts every epoch with a fresh
+    optimiser (no momentum from the last merge). *Reading*: each branch draws its share of the rows with a label of its
+    task anew every epoch. Deviation: a branch's loss is w_t L_t / T, so that weights of 1 add up to the step of uniform
+    weighting; this holds for SGD and not for optimisers that rescale gradients. ``paper_scale`` takes w_t L_t. The
     defaults of ``alpha_steps`` and ``alpha_lr`` are not the paper's.
 
     The frame has, per task and epoch: ``alpha``, ``task_weight`` (the w_t that the branch was trained

@@ -33,12 +33,11 @@ class DIW(Merging):
     θ, δ_t: all parameters, heads included; w (T,): task weights, 1 at the start; L_t: mean training loss
     of task t; M: the main task's metric on the whole meta split, to be lowered.
 
-    Source: the baseline of this name in Kourdis, Gordon-Hall, Gorinski, arXiv 2405.07769. *Reading*:
-    the rule above, with M = 1 - accuracy, added to the weight as it is. *Reading*: all updates are
-    merged with coefficient 1, weights are clipped at zero, and each branch starts every epoch with a
-    fresh optimiser and its own draw of the training rows, as for αVIL. Deviation: a branch's loss is
-    w_t L_t / T, so that weights of 1 add up to the step of uniform weighting (with SGD);
-    ``paper_scale`` takes w_t L_t.
+    Source: the baseline of this name in Kourdis, Gordon-Hall, Gorinski, arXiv 2405.07769. *Reading*: the rule above,
+    with M = 1 - accuracy, added to the weight as it is. *Reading*: all updates are merged with coefficient 1, weights
+    are clipped at zero, and each branch starts every epoch with a fresh optimiser and its own draw of the training
+    rows, as for αVIL. Deviation: a branch's loss is w_t L_t / T, so that weights of 1 add up to the step of uniform
+    weighting (with SGD); ``paper_scale`` takes w_t L_t.
 
     The frame has, per task and epoch: ``task_weight`` (the w_t that the branch was trained with),
     ``meta_gain`` (Δ_t), ``branch_meta_loss`` (the main task's meta loss of θ_t) and ``branch_steps``.

@@ -133,10 +133,9 @@ def initialise(model: nn.Module, generator: torch.Generator) -> None:
 
     A module with parameters or buffers of its own may have a method ``initialise(generator)`` instead.
 
-    Linear and convolutional layers: weights and biases uniform on ±1/√fan_in. Embeddings: N(0, 1).
-    Norm layers: one and zero, running statistics reset. A module of another kind that holds
-    parameters of its own needs that method. A module with a true attribute ``keeps_weights``, such
-    as a pretrained encoder, stays as it is with all that is in it.
+    Linear and convolutional layers: weights and biases uniform on ±1/√fan_in. Embeddings: N(0, 1). Norm layers: one and
+    zero, running statistics reset. A module of another kind that holds parameters of its own needs that method. A
+    module with a true attribute ``keeps_weights``, such as a pretrained encoder, stays as it is with all that is in it.
 
     Raises:
         TypeError: a module that holds parameters and has no known rule.

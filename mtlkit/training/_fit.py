@@ -59,11 +59,10 @@ def fit(
 ) -> Runs:
     """Train ``model`` on ``data`` under ``weighting``, once per seed.
 
-    Every seed has its own draw of the data (``data.resample(seed)``), initial weights, data order and
-    dropout masks; those are the same for every method, so runs can be compared in pairs. How many
-    seeds are trained together, and in how many processes, changes nothing but the speed and the rounding
-    (float64: 1e-10 after a few steps; float32: rounding errors grow with the steps as they do on another
-    processor).
+    Every seed has its own draw of the data (``data.resample(seed)``), initial weights, data order and dropout masks;
+    those are the same for every method, so runs can be compared in pairs. How many seeds are trained together, and in
+    how many processes, changes nothing but the speed and the rounding (float64: 1e-10 after a few steps; float32:
+    rounding errors grow with the steps as they do on another processor).
 
     Ctrl-C (KeyboardInterrupt) ends the training at once and returns what there is up to the last full epoch,
     with ``Runs.interrupted`` set and a warning; where not one epoch is there it goes through. With several processes
@@ -85,8 +84,7 @@ def fit(
         select_from: first epoch that may be selected (:meth:`mtlkit.results.Runs.selected`), such as the first
             after a drift. The state before training never is.
         lr: learning rate, handed to ``optimizer``.
-        optimizer: called with the stacked parameters and ``lr``; an elementwise optimiser of
-            ``torch.optim``.
+        optimizer: called with the stacked parameters and ``lr``; an elementwise optimiser of ``torch.optim``.
         clip: largest gradient norm of a step, for each seed by itself; for per-step methods.
         initial: seed to the values that its model starts from, by the names of parameters and buffers; what it
             does not name is drawn as always. ``runs.state_dict`` starts each seed from the run of the same

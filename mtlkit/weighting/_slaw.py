@@ -35,10 +35,9 @@ class SLAW(Weighting):
     a and b start at 0 and are not corrected for it. The weights (T,) sum to 1. A task without a
     label in the batch keeps its averages; one that never had a label has weight zero.
 
-    Source: Crawshaw, Košecká, *SLAW: Scaled loss approximate weighting for efficient multi-task
-    learning*, arXiv 2109.08218. There the weights sum to T; ``paper_scale=True`` gives that. The
-    state is v = a − b² itself, as v ← βv + β(1−β)(L − b)²: the same number, without the
-    cancellation.
+    Source: Crawshaw, Košecká, *SLAW: Scaled loss approximate weighting for efficient multi-task learning*, arXiv
+    2109.08218. There the weights sum to T; ``paper_scale=True`` gives that. The state is v = a − b² itself, as v ← βv +
+    β(1−β)(L − b)²: the same number, without the cancellation.
 
     Args:
         beta: β, in [0, 1].
