@@ -44,10 +44,9 @@ def cifar10(
 
     Args:
         main: class of the main task.
-        label_noise: share of the main task's training labels that is chosen to be made wrong,
-            exactly ``round(share * n_train)`` of them (the paper flips each with that probability).
-        noise: see :func:`mtlkit.datasets.noise.flip_labels`; a label that ``"background"`` leaves
-            as it is does not count as noisy.
+        label_noise: share of the main task's training labels that is made wrong, exactly ``round(share * n_train)``
+            (the paper flips each with that probability).
+        noise: see :func:`mtlkit.datasets.noise.flip_labels`.
 
     Raises:
         ValueError: a share outside [0, 1], an unknown class or ``noise``, an empty split, a seed

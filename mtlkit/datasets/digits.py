@@ -27,8 +27,7 @@ def digits(
         main: digit of the main task.
         label_noise: share of the main task's training labels that is made wrong, exactly
             ``round(share * n_train)`` of them (the papers flip each with that probability).
-        noise: see :func:`mtlkit.datasets.noise.flip_labels`; a label that ``"background"`` leaves as it is does not
-            count as noisy.
+        noise: see :func:`mtlkit.datasets.noise.flip_labels`.
 
     Raises:
         ValueError: a share outside [0, 1], an unknown digit or ``noise``, an empty split.

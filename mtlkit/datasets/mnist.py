@@ -59,10 +59,8 @@ def one_vs_rest(
     Args:
         name: ``"mnist"`` or ``"fashion_mnist"``.
         main: class of the main task; the classes of Fashion-MNIST are named in :data:`CLOTHES`.
-        label_noise: share of the main task's training labels that is chosen to be made wrong, exactly
-            ``round(share * n_train)`` of them; the seed draws which.
-        noise: see :func:`mtlkit.datasets.noise.flip_labels`; a label that ``"background"`` leaves
-            as it is does not count as noisy.
+        label_noise: share of the main task's training labels that is made wrong, exactly ``round(share * n_train)``.
+        noise: see :func:`mtlkit.datasets.noise.flip_labels`.
         pixels: a side of the image, 28, or 14 or 7 for means over squares of 2x2 or 4x4 pixels.
 
     Raises:

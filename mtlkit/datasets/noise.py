@@ -13,7 +13,8 @@ from mtlkit.datasets.base import Split, choose
 def flip_labels(labels: Tensor, chosen: Tensor, noise: str) -> Tensor:
     """Binary labels (N,) with the ``chosen`` ones made wrong.
 
-    ``"flip"`` turns 0 into 1 and 1 into 0; ``"background"`` turns 1 into 0 and leaves 0 as it is.
+    ``"flip"`` turns 0 into 1 and 1 into 0; ``"background"`` turns 1 into 0 and leaves 0 as it is, so that such a label
+    does not count as noisy.
 
     Raises:
         ValueError: another ``noise``.

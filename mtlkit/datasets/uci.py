@@ -47,10 +47,8 @@ def adult(
 
     Args:
         main: the main task.
-        label_noise: share of the main task's training labels that is chosen to be made wrong,
-            exactly ``round(share * n_train)`` of them.
-        noise: see :func:`mtlkit.datasets.noise.flip_labels`; a label that ``"background"`` leaves
-            as it is does not count as noisy.
+        label_noise: share of the main task's training labels that is made wrong, exactly ``round(share * n_train)``.
+        noise: see :func:`mtlkit.datasets.noise.flip_labels`.
         n_train: None: each seed draws its meta split from the training rows and trains on all
             others, so that seeds share most rows. A number: no two seeds share a training or meta row.
             One fixed permutation of the training rows is cut into blocks of ``n_train + n_meta``, and

@@ -112,8 +112,8 @@ def fit(
             (:class:`mtlkit.training.stack.Stack`), an optimiser that is not elementwise, a learning rate or clip out
             of range, ``watch`` with several processes, ``clip`` or ``compile`` for a per-epoch method; initial values
             that do not fit the model, a trunk that is not trained under a weighting that reads its gradients; inputs
-            or targets that are not finite as ``dtype``,
-            no main label in the meta split; a checkpoint that is damaged or of another training, which stays as it is.
+            or targets that are not finite as ``dtype``, no main label in the meta split; a checkpoint that is damaged
+            or of another training, which stays as it is.
         TypeError: ``weighting`` is neither a Weighting nor a Merging, ``model`` no MultiTaskModel, a count that is no
             integer.
     """
@@ -123,22 +123,14 @@ def fit(
     check_count("batch_size", batch_size, least=None)
     check_count("chunk", chunk, optional=True)
     check_count("jobs", jobs)
-    settings = Settings(
-        epochs=epochs,
-        batch_size=batch_size,
-        meta_batch_size=min(4 * batch_size, len(data.meta)) if meta_batch_size is None else meta_batch_size,
-        steps_per_epoch=len(data.train) // max(batch_size, 1) if steps_per_epoch is None else steps_per_epoch,
-        patience=patience,
-        select_from=select_from,
-        lr=lr,
-        optimizer=optimizer,
-        clip=clip,
-        initial=initial,
-        dtype=dtype,
-        autocast=autocast,
-        compile=compile,
-        device=("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device,
-    )
+    given = {field.name: options[field.name] for field in fields(Settings)}
+    if meta_batch_size is None:
+        given["meta_batch_size"] = min(4 * batch_size, len(data.meta))
+    if steps_per_epoch is None:
+        given["steps_per_epoch"] = len(data.train) // max(batch_size, 1)
+    if device == "auto":
+        given["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    settings = Settings(**given)
     if set(model.names) != {task.name for task in data.tasks}:
         raise ValueError(f"the model has heads {list(model.names)}, expected {[t.name for t in data.tasks]}")
     settings = replace(settings, lr=float(lr))
@@ -158,8 +150,14 @@ def fit(
     train = functools.partial(loop.train_stack, functools.partial(kind, model, data, weighting, settings, label))
     files: list[Checkpoint | None] = [None] * len(chunks)
     if checkpoint is not None:
-        of_run = {field.name: getattr(settings, field.name) for field in fields(settings)}
-        of_run |= {"label": label, "seeds": seeds, "chunk": chunk, "model": model, "weighting": weighting}
+        of_run = {
+            **vars(settings),
+            "label": label,
+            "seeds": seeds,
+            "chunk": chunk,
+            "model": model,
+            "weighting": weighting,
+        }
         of_run |= {"data": draws(data, seeds[0], epochs), "device": str(settings.device), "torch": torch.__version__}
         files = [*files_of(Path(checkpoint), {what: fingerprint(value) for what, value in of_run.items()}, chunks)]
     done: dict[int, Runs] = {}
