@@ -24,7 +24,7 @@ from mtlkit.datasets import Dataset, Split
 INTERVAL = 120.0
 """Seconds between two writes, at least."""
 
-FORMAT = "mtlkit checkpoint 1"
+FORMAT = "mtlkit checkpoint 2"
 
 
 class Checkpoint:
