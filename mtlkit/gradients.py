@@ -25,11 +25,11 @@ Total = Callable[[dict[str, Any], Params], dict[str, Any]]
 
 def gradient(loss: Float[Tensor, "*runs"], parameters: Params, **options: Any) -> Params:
     """Gradient of ``loss`` (summed over a seed axis, if any), zero where it does not depend on a parameter."""
-    found = reached(loss, parameters, **options)
+    found = gradient_or_none(loss, parameters, **options)
     return {name: torch.zeros_like(parameters[name]) if slope is None else slope for name, slope in found.items()}
 
 
-def reached(loss: Float[Tensor, "*runs"], parameters: Params, **options: Any) -> dict[str, Tensor | None]:
+def gradient_or_none(loss: Float[Tensor, "*runs"], parameters: Params, **options: Any) -> dict[str, Tensor | None]:
     """The same, but None where the loss does not depend on a parameter."""
     if not loss.requires_grad:
         return dict.fromkeys(parameters)
@@ -67,7 +67,7 @@ def each_task(
         pairs = zip(parameters.items(), found, strict=True)
         return {n: p.new_zeros(n_tasks, *p.shape) if g is None else g for (n, p), g in pairs}
     each = means.unbind(-1) if isinstance(means, Tensor) else means
-    found_by_task = (reached(mean, parameters, retain_graph=True, create_graph=create_graph) for mean in each)
+    found_by_task = (gradient_or_none(mean, parameters, retain_graph=True, create_graph=create_graph) for mean in each)
     rows = [total(found, parameters) for found in found_by_task]
     return {name: {t: row[name] for t, row in enumerate(rows) if row[name] is not None} for name in parameters}
 

@@ -143,16 +143,12 @@ def _fitted(model: BaseEstimator, split: Split, main: Task) -> BaseEstimator | f
     labels = split.y[main.name].numpy()
     if main.kind != "regression" and len(set(labels.tolist())) < 2:
         return float(labels[0])
-    return model.fit(_flat(split), labels)
-
-
-def _flat(split: Split) -> np.ndarray:
-    return split.x.double().flatten(1).numpy()
+    return model.fit(split.x.double().flatten(1).numpy(), labels)
 
 
 def _outputs(model: BaseEstimator | float, split: Split, main: Task) -> Tensor:
     """Predictions in the shape of a network's outputs: numbers, or logits."""
-    x = _flat(split)
+    x = split.x.double().flatten(1).numpy()
     if isinstance(model, float):
         return _best_constant(main, torch.full((len(x),), model).to(split.y[main.name].dtype), len(x))
     if main.kind == "regression":

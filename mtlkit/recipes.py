@@ -76,18 +76,18 @@ def make(line: str, names: Mapping[str, Any]) -> Any:
         ValueError: anything else in the line, or a name that is not there.
     """
     try:
-        return _value(ast.parse(line, mode="eval").body, names)
+        return _evaluated(ast.parse(line, mode="eval").body, names)
     except SyntaxError:
         raise ValueError(f"{line!r} is no recipe") from None
 
 
-def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
+def _evaluated(node: ast.expr, names: Mapping[str, Any]) -> Any:
     if isinstance(node, ast.Call):
-        arguments = [_value(argument, names) for argument in node.args]
-        options: dict[Any, Any] = {keyword.arg: _value(keyword.value, names) for keyword in node.keywords}
+        arguments = [_evaluated(argument, names) for argument in node.args]
+        options: dict[Any, Any] = {keyword.arg: _evaluated(keyword.value, names) for keyword in node.keywords}
         if isinstance(node.func, ast.Attribute) and not node.func.attr.startswith("_"):
-            return getattr(_value(node.func.value, names), node.func.attr)(*arguments, **options)
-        return _value(node.func, names)(*arguments, **options)
+            return getattr(_evaluated(node.func.value, names), node.func.attr)(*arguments, **options)
+        return _evaluated(node.func, names)(*arguments, **options)
     if isinstance(node, ast.Name):
         if node.id not in names:
             raise ValueError(f"no {node.id!r} is known to recipes, expected one of {', '.join(sorted(names))}")

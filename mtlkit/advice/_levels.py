@@ -211,7 +211,7 @@ def plain(
     data: Dataset, table: Table, settings: Mapping[str, Any], seeds: Sequence[int], jobs: int
 ) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
     """Test rows and predictions of the levels that need no network, in each of these draws."""
-    calls = [joblib.delayed(_plain)(data.resample(seed), table, settings) for seed in seeds]
+    calls = [joblib.delayed(_without_network)(data.resample(seed), table, settings) for seed in seeds]
     done = _in_order(calls, "linear models and trees", jobs)
     return {level: [found[level] for found in done] for level in done[0]}
 
@@ -222,7 +222,7 @@ def _in_order(calls: list, label: str, jobs: int) -> list:
     return [found[n] for n in range(len(calls))]
 
 
-def _plain(draw: Dataset, table: Table, settings: Mapping) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _without_network(draw: Dataset, table: Table, settings: Mapping) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     known = all_known(draw)
     x, y = known.x, known.y[draw.main.name].numpy()
     scale = draw.scale.get(draw.main.name, (0.0, 1.0))
@@ -268,14 +268,14 @@ def _auxiliaries_of(table: Table, rows: torch.Tensor) -> np.ndarray:
 
 def _plain_settings(data: Dataset, tuning: Sequence[int], jobs: int) -> dict[str, Any]:
     """Penalty of the linear model, rounds and leaves of the trees: the lowest mean meta loss."""
-    calls = [joblib.delayed(_tried)(data.resample(seed)) for seed in tuning]
+    calls = [joblib.delayed(_meta_losses)(data.resample(seed)) for seed in tuning]
     done = _in_order(calls, "linear models and trees, settings", jobs)
     linear, trees = (np.mean([found[part] for found in done], 0) for part in range(2))
     leaves, rounds = np.unravel_index(trees.argmin(), trees.shape)
     return {LINEAR: STRENGTHS[linear.argmin()], TREES: (int(rounds) + 1, LEAVES[leaves])}
 
 
-def _tried(draw: Dataset) -> tuple[np.ndarray, np.ndarray]:
+def _meta_losses(draw: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Meta losses of linear models (strengths,) and of trees (leaves, rounds)."""
     main, known = draw.main, labelled_rows(draw.train, draw.main)
     x, y = known.x, known.y[main.name].numpy()
