@@ -17,9 +17,8 @@ PAUSE = 1.0
 def parallel(calls: Iterable[tuple], jobs: int, *, scheduler: str | None = None) -> Iterator[tuple[int, Any]]:
     """What calls made with ``joblib.delayed`` return, each with its number from 0, as they finish.
 
-    A process makes one call at a time.
-
-    A process that is started here ends a second or so after its parent, whatever ended that one.
+    A process makes one call at a time; one that is started here ends a second or so after its parent,
+    whatever ended that one.
 
     Args:
         jobs: processes; with 1 the calls run in this one.

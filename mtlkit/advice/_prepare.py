@@ -92,7 +92,7 @@ class Roles:
             if isinstance(names, str) or not isinstance(names, Sequence):
                 raise Refused(f"{what} is {names!r}, expected a list of column names")
             setattr(self, what, [str(name) for name in names])
-        self.main = str(self.main)
+        self.main, self.kinds = str(self.main), {str(name): kind for name, kind in (self.kinds or {}).items()}
         self.groups, self.time = (None if name is None else str(name) for name in (self.groups, self.time))
         if None not in (self.groups, self.time):
             raise Refused(f"groups is {self.groups!r} and time is {self.time!r}, expected one of them at most")
@@ -107,6 +107,22 @@ class Roles:
         """The column to split by, if there is one."""
         return [column for column in (self.groups, self.time) if column is not None]
 
+    def check(self, frame: pd.DataFrame) -> None:
+        """Refuse a column that is not there or has two roles, and a kind of no target."""
+        kinds = self.kinds or {}
+        for name in [*self.targets, *self.leave_out, *self.dates, *self.splitting, *kinds]:
+            if name not in frame:
+                close = difflib.get_close_matches(name, frame.columns, n=3)
+                like = f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+                rest = ", ..." if len(frame.columns) > NAMED else ""
+                raise Refused(f"no column {name!r}{like}, expected one of {', '.join(frame.columns[:NAMED])}{rest}")
+        if unmeant := [name for name in kinds if name not in self.targets]:
+            raise Refused(f"kinds names {unmeant[0]!r}, expected one of the targets {', '.join(self.targets)}")
+        try:
+            check_columns(frame, self.targets, [*self.leave_out, *self.splitting], self.dates)
+        except ValueError as error:
+            raise Refused(str(error)) from None
+
 
 def prepare(frame: pd.DataFrame, roles: Roles, *, repeats: int | None = None, inner: int | None = None) -> Prepared:
     """Check a table, infer what its columns are, and draw the splits.
@@ -120,24 +136,11 @@ def prepare(frame: pd.DataFrame, roles: Roles, *, repeats: int | None = None, in
     if not isinstance(frame, pd.DataFrame):
         raise Refused(f"frame is a {type(frame).__name__}, expected a pandas.DataFrame")
     frame = frame.rename(columns=str).reset_index(drop=True)
-    main, targets, splitting, leave_out, dates = (
-        roles.main,
-        roles.targets,
-        roles.splitting,
-        roles.leave_out,
-        roles.dates,
-    )
-    groups, time, balanced = roles.groups, roles.time, roles.balanced
-    kinds = {str(name): kind for name, kind in (roles.kinds or {}).items()}
-    _check_known(frame, [*targets, *leave_out, *dates, *splitting, *kinds])
-    if unmeant := [name for name in kinds if name not in targets]:
-        raise Refused(f"kinds names {unmeant[0]!r}, expected one of the targets {', '.join(targets)}")
-    try:
-        check_columns(frame, targets, [*leave_out, *splitting], dates)
-    except ValueError as error:
-        raise Refused(str(error)) from None
+    roles.check(frame)
+    main, targets, groups, time, balanced = roles.main, roles.targets, roles.groups, roles.time, roles.balanced
+    kinds = dict(roles.kinds or {})
     missing = frame.isna().mean()
-    used = frame.drop(columns=leave_out).apply(cleaned)
+    used = frame.drop(columns=roles.leave_out).apply(cleaned)
     found: dict[str, tuple[str, str, str]] = {}
     told: list[str] = []
     labels: dict[str, pd.Series] = {}
@@ -153,13 +156,13 @@ def prepare(frame: pd.DataFrame, roles: Roles, *, repeats: int | None = None, in
     if balanced and kinds[main] == "regression":
         raise Refused(f"balanced is True, but {main!r} is a regression: expected classes to weigh")
     reading = []
-    for column in used.columns.drop([*targets, *splitting]):
-        how, read_as, why, to_be_told = input_of(used[column], column in dates)
+    for column in used.columns.drop([*targets, *roles.splitting]):
+        how, read_as, why, to_be_told = input_of(used[column], column in roles.dates)
         found[column] = ("input" if how else "left out", read_as, why)
         told += [f"column {column!r}: {why}"] if to_be_told else []
         reading += [(column, how)] if how else []
-    found |= {column: ("left out", "", "as you asked") for column in leave_out}
-    found |= {column: ("splits rows", "", "") for column in splitting}
+    found |= {column: ("left out", "", "as you asked") for column in roles.leave_out}
+    found |= {column: ("splits rows", "", "") for column in roles.splitting}
     if not reading:
         raise Refused(f"no usable input is left among {', '.join(frame.columns[:NAMED])}, expected at least one")
     reader = Reader(tuple(reading))
@@ -188,15 +191,6 @@ def _repetitions(rows: int, entries: int) -> tuple[int, int]:
     if rows > 10_000 or entries > 1_000_000:
         return 1, 1
     return 2, 1 if rows > 2000 else 2
-
-
-def _check_known(frame: pd.DataFrame, names: Sequence[str]) -> None:
-    for name in names:
-        if name not in frame:
-            close = difflib.get_close_matches(name, frame.columns, n=3)
-            like = f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
-            rest = ", ..." if len(frame.columns) > NAMED else ""
-            raise Refused(f"no column {name!r}{like}, expected one of {', '.join(frame.columns[:NAMED])}{rest}")
 
 
 def _groups(column: pd.Series) -> np.ndarray:
