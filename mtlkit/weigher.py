@@ -17,6 +17,7 @@ from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tre
 from mtlkit.gradients import Params, mean_losses
 from mtlkit.measure import Alignment, LastNorms, Metric, Problem, no_meta_batch, score
 from mtlkit.memory import prefers_two_passes
+from mtlkit.models.base import of_last_module
 from mtlkit.ranks import Rows, in_any, several, total
 from mtlkit.replay import Replay, check_inputs, contexts, uncompiled
 from mtlkit.step import step
@@ -206,7 +207,7 @@ class Weigher(nn.Module):
         if not parameters:
             raise ValueError("the model has no trainable parameters")
         shared = tuple(name for name in self._shared if name in parameters)
-        last = _last_module(shared) if self._last is None else tuple(n for n in self._last if n in parameters)
+        last = of_last_module(shared) if self._last is None else tuple(n for n in self._last if n in parameters)
         self._check_needs(shared, last, meta, epoch)
         first = next(iter(parameters.values()))
         self._follow(first)
@@ -401,8 +402,3 @@ def _names(model: nn.Module, part: Shared, argument: str) -> tuple[str, ...]:
     if not chosen <= names.keys():
         raise ValueError(f"{argument} holds parameters that are not the model's, expected {expected}")
     return tuple(name for key, name in names.items() if key in chosen)
-
-
-def _last_module(names: Sequence[str]) -> tuple[str, ...]:
-    """Those of the names that belong to the same module as the last one."""
-    return tuple(name for name in names if name.rpartition(".")[0] == names[-1].rpartition(".")[0])

@@ -46,8 +46,12 @@ class MultiTaskModel(nn.Module):
     @property
     def last(self) -> tuple[str, ...]:
         """Names of the parameters of the last shared layer, for weightings that read gradients there."""
-        names = [name for name, _ in self.named_parameters() if name.startswith("trunk.")]
-        return tuple(n for n in names if n.rpartition(".")[0] == names[-1].rpartition(".")[0])
+        return of_last_module([name for name, _ in self.named_parameters() if name.startswith("trunk.")])
+
+
+def of_last_module(names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the names of parameters that belong to the same module as the last one."""
+    return tuple(name for name in names if name.rpartition(".")[0] == names[-1].rpartition(".")[0])
 
 
 def outputs_of(heads: Mapping[str, nn.Module], features: Tensor) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from mtlkit.models.base import MultiTaskModel, outputs_of, run_layers, stage_ends
+from mtlkit.models.base import MultiTaskModel, of_last_module, outputs_of, run_layers, stage_ends
 from mtlkit.tasks import Task
 
 
@@ -61,8 +61,7 @@ class LowLevel(MultiTaskModel):
     @property
     def last(self) -> tuple[str, ...]:
         """Names of the parameters of the last layer that every task trains."""
-        common = min(self.trained().values(), key=len)
-        return tuple(n for n in common if n.rpartition(".")[0] == common[-1].rpartition(".")[0])
+        return of_last_module(min(self.trained().values(), key=len))
 
 
 def stages_of(tasks: Sequence[Task], stages: Mapping[str, int] | None, n_stages: int) -> dict[str, int]:

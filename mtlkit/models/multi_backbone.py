@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from mtlkit.models.base import MultiTaskModel, check_sequential, units
+from mtlkit.models.base import MultiTaskModel, check_sequential, of_last_module, units
 from mtlkit.recipes import remembered
 
 
@@ -42,11 +42,8 @@ class MultiBackbone(MultiTaskModel):
     @property
     def last(self) -> tuple[str, ...]:
         """Names of the parameters of the last layer of every trunk."""
-        found: tuple[str, ...] = ()
-        for k, backbone in enumerate(self.trunk):
-            names = [name for name, _ in backbone.named_parameters()]
-            found += tuple(f"trunk.{k}.{n}" for n in names if n.rpartition(".")[0] == names[-1].rpartition(".")[0])
-        return found
+        own = [of_last_module([name for name, _ in backbone.named_parameters()]) for backbone in self.trunk]
+        return tuple(f"trunk.{k}.{name}" for k, names in enumerate(own) for name in names)
 
 
 @remembered
