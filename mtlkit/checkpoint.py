@@ -24,7 +24,7 @@ from mtlkit.datasets import Dataset, Split
 INTERVAL = 120.0
 """Seconds between two writes, at least."""
 
-FORMAT = "mtlkit checkpoint 1"
+FORMAT = "mtlkit checkpoint 2"
 
 
 class Checkpoint:
@@ -88,7 +88,7 @@ class Checkpoint:
             raise ValueError(f"{self.path} is the checkpoint of another training, expected one of the same: {what}")
         return found["epoch"], found["state"]
 
-    def epoch(self) -> int:
+    def last_epoch(self) -> int:
         """The epoch to which the file goes, 0 where there is none."""
         kept = self.load()
         return 0 if kept is None else kept[0]
@@ -162,36 +162,37 @@ def draws(data: Dataset, seed: int, epochs: int) -> list[Dataset | Split]:
     return [data, data.resample(seed), *last]
 
 
-def described(value: object) -> str:
+def fingerprint(value: object) -> str:
     """An argument as a text that is the same in every process, and another one for another argument."""
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         return str(int(value) if isinstance(value, numbers.Integral) else float(value))
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(described, value))}]"
+        return f"[{', '.join(map(fingerprint, value))}]"
     if isinstance(value, Tensor):
         plain = value.detach().cpu().contiguous()
         content = plain.flatten().view(torch.uint8).numpy().tobytes()
         return hashlib.sha256(f"{plain.dtype} {tuple(plain.shape)} ".encode() + content).hexdigest()[:16]
     if isinstance(value, Split):
-        return described([value.x, value.y, value.rows, value.noisy])
+        return fingerprint([value.x, value.y, value.rows, value.noisy])
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {described(inner)}" for name, inner in value.items())
+        return ", ".join(f"{name}: {fingerprint(inner)}" for name, inner in value.items())
     if isinstance(value, Dataset):
         told = [value.tasks, value.recipe, value.categories, *value.splits.values()]
-        return f"{value.name} {_short(described(told))}"
+        return f"{value.name} {_digest(fingerprint(told))}"
     if isinstance(value, nn.Module):
         shapes = {name: tuple(p.shape) for name, p in value.named_parameters()}
         names = getattr(value, "names", ())
-        return f"{type(value).__name__} {_short(described([str(value), names, shapes, dict(value.named_buffers())]))}"
+        told = [str(value), names, shapes, dict(value.named_buffers())]
+        return f"{type(value).__name__} {_digest(fingerprint(told))}"
     try:
         return recipes.of(value)
     except (TypeError, ValueError):
         kind = value if hasattr(value, "__qualname__") else type(value)
         inside = {f.name: getattr(value, f.name) for f in fields(value)} if is_dataclass(value) else {}
-        return f"{kind.__module__}.{kind.__qualname__}({described(inside)})"
+        return f"{kind.__module__}.{kind.__qualname__}({fingerprint(inside)})"
 
 
-def _short(text: str) -> str:
+def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -94,7 +94,7 @@ class _Auxiliary(BaseEstimator):
         random = check_random_state(self.random_state)
         first = int(random.randint(2**31 - self.seeds))
         strata = torch.zeros(len(labels)) if kind == "regression" else torch.from_numpy(labels)
-        train, held = _split(strata.long(), meta, torch.Generator().manual_seed(first))
+        train, held = _train_and_meta(strata.long(), meta, torch.Generator().manual_seed(first))
         data = Table.of(frame, targets, {MAIN: kind}).dataset(type(self).__name__, train, held, held)
         self.runs_ = fit(
             mlp(data, hidden=tuple(self.hidden)),
@@ -181,7 +181,7 @@ def _auxiliaries(given: pd.DataFrame | ArrayLike | None) -> dict[str, pd.Series]
     return dict(frame.set_axis(names, axis=1).reset_index(drop=True).items())
 
 
-def _split(strata: Tensor, meta: ArrayLike | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _train_and_meta(strata: Tensor, meta: ArrayLike | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Rows to train on and meta rows."""
     if meta is None:
         train, held, _ = stratified_rows(strata, META_SHARE, 0.0, generator)

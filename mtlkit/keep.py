@@ -27,7 +27,7 @@ from mtlkit.tasks import Task
 FORMAT, VERSION = "mtlkit runs", 1
 
 
-def write(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
+def write_file(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
     """Put ``content`` into a file, which replaces one that is there at once or not at all."""
     path = Path(path)
     part = path.with_name(f"{path.name}.part")
@@ -39,8 +39,8 @@ def write(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
         part.unlink(missing_ok=True)
 
 
-def read(path: str | os.PathLike, formats: Sequence[str] = (FORMAT,)) -> dict[str, Any]:
-    """The content of a file that :func:`write` made.
+def read_file(path: str | os.PathLike, formats: Sequence[str] = (FORMAT,)) -> dict[str, Any]:
+    """The content of a file that :func:`write_file` made.
 
     Args:
         formats: what it may be.
@@ -108,13 +108,13 @@ def pack_data(data: Dataset) -> dict[str, Any]:
     packed["tasks"] = [dataclasses.asdict(task) for task in data.tasks]
     packed["shape"] = list(data.train.x.shape[1:])
     if isinstance(data.encoder, Encoder):
-        packed["columns"] = [_plain(column) for column in data.encoder.columns]
+        packed["columns"] = [_plain_column(column) for column in data.encoder.columns]
         packed["fitted"] = [getattr(data.encoder, name).tolist() for name in ("mean", "sd", "flagged")]
         packed["shown"] = [mask.tolist() for mask in data.encoder.shown]
     return packed
 
 
-def _plain(column: Column) -> list:
+def _plain_column(column: Column) -> list:
     values = column.values and [v.item() if isinstance(v, np.generic) else v for v in column.values]
     for value in (column.name, *(values or ())):
         if not isinstance(value, str | int | float):

@@ -35,11 +35,10 @@ def levels(
 ) -> dict[str, Runs]:
     """The floors of a study, for the main task, as runs with one epoch.
 
-    ``constant``: the mean of the clean meta labels. ``linear model``: ridge or logistic regression on the
-    training rows, noisy labels included, with the penalty that the meta rows prefer. ``linear model, clean rows``:
-    the same on three quarters of the meta rows, the last quarter choosing. ``boosted trees``:
-    scikit-learn's histogram gradient boosting with its defaults, on the training rows. Of token ids they see how
-    often each occurs in a row.
+    ``constant``: the mean of the clean meta labels. ``linear model``: ridge or logistic regression on the training
+    rows, noisy labels included, with the penalty that the meta rows prefer. ``linear model, clean rows``: the same on
+    three quarters of the meta rows, the last quarter choosing. ``boosted trees``: scikit-learn's histogram gradient
+    boosting with its defaults, on the training rows. Of token ids they see how often each occurs in a row.
 
     Args:
         seeds: their number; each has its own draw of ``data``.
@@ -81,32 +80,32 @@ def _as_runs(name: str, data: Dataset, rows: Sequence[tuple[int, Mapping[str, fl
 
 def _measured(name: str, data: Dataset) -> dict[str, float]:
     """Test loss and metrics of a floor on one draw."""
-    data = counted(data)
-    main, meta, target = data.main, _labelled_rows(data.meta, data.main), data.test.y[data.main.name]
+    data = as_counts(data)
+    main, meta, target = data.main, labelled_rows(data.meta, data.main), data.test.y[data.main.name]
     if name == CONSTANT:
         output = _best_constant(main, meta.y[main.name], len(data.test))
     elif name == TREES:
         boosted = HistGradientBoostingRegressor if main.kind == "regression" else HistGradientBoostingClassifier
-        output = _outputs(_fitted(boosted(random_state=0), _labelled_rows(data.train, main), main), data.test, main)
+        output = _outputs(_fitted(boosted(random_state=0), labelled_rows(data.train, main), main), data.test, main)
     else:
-        train = _labelled_rows(data.train, main)
+        train = labelled_rows(data.train, main)
         if name == CLEAN:
             held = round(HOLD_OUT * len(meta))
             train, meta = (meta.take(rows) for rows in torch.arange(len(meta)).split([len(meta) - held, held]))
         models = [_fitted(linear(data, strength), train, main) for strength in STRENGTHS]
-        losses = [_loss(main, _outputs(model, meta, main), meta.y[main.name]) for model in models]
+        losses = [_mean_loss(main, _outputs(model, meta, main), meta.y[main.name]) for model in models]
         output = _outputs(models[int(np.argmin(losses))], data.test, main)
-    return {"loss": _loss(main, output, target), **main.metrics(output, target)}
+    return {"loss": _mean_loss(main, output, target), **main.metrics(output, target)}
 
 
-def counted(data: Dataset) -> Dataset:
+def as_counts(data: Dataset) -> Dataset:
     """Token ids, where the inputs are such, replaced by how often each entry of the vocabulary occurs in the row."""
     text = data.text
     if text is None:
         return data
 
     def count(split: Split) -> Split:
-        of_main = _labelled_rows(split, data.main)
+        of_main = labelled_rows(split, data.main)
         hits = torch.zeros(len(of_main), text.entries).scatter_add_(1, of_main.x.long(), torch.ones_like(of_main.x))
         hits[:, text.padding] = 0
         return replace(of_main, x=hits)
@@ -115,7 +114,8 @@ def counted(data: Dataset) -> Dataset:
     return replace(data, train=train, meta=meta, test=test)
 
 
-def _labelled_rows(split: Split, main: Task) -> Split:
+def labelled_rows(split: Split, main: Task) -> Split:
+    """The rows with a label of this task."""
     return split.take(labelled(split.y[main.name]).nonzero().squeeze(1))
 
 
@@ -143,16 +143,12 @@ def _fitted(model: BaseEstimator, split: Split, main: Task) -> BaseEstimator | f
     labels = split.y[main.name].numpy()
     if main.kind != "regression" and len(set(labels.tolist())) < 2:
         return float(labels[0])
-    return model.fit(_flat(split), labels)
-
-
-def _flat(split: Split) -> np.ndarray:
-    return split.x.double().flatten(1).numpy()
+    return model.fit(split.x.double().flatten(1).numpy(), labels)
 
 
 def _outputs(model: BaseEstimator | float, split: Split, main: Task) -> Tensor:
     """Predictions in the shape of a network's outputs: numbers, or logits."""
-    x = _flat(split)
+    x = split.x.double().flatten(1).numpy()
     if isinstance(model, float):
         return _best_constant(main, torch.full((len(x),), model).to(split.y[main.name].dtype), len(x))
     if main.kind == "regression":
@@ -165,7 +161,7 @@ def _outputs(model: BaseEstimator | float, split: Split, main: Task) -> Tensor:
     return outputs
 
 
-def _loss(main: Task, output: Tensor, target: Tensor) -> float:
+def _mean_loss(main: Task, output: Tensor, target: Tensor) -> float:
     targets = pack((main,), {main.name: target})
     losses = per_sample_losses((main,), {main.name: output}, targets)
     return float(losses.sum() / labelled_by_task((main,), targets).sum())

@@ -11,29 +11,32 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-import torch.autograd.forward_ad as forward_ad
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from mtlkit.gradients import (
+    Params,
+    TaskGradients,
+    Total,
+    after_step,
+    aligned_losses,
+    dense,
+    dot,
+    each_task,
+    gradient,
+    gramian,
+    mean_losses,
+    norm,
+)
 from mtlkit.tasks import Task, labelled_by_task
-
-Params = dict[str, Tensor]
-TaskGradients = dict[str, Tensor | dict[int, Tensor]]
-"""Gradients of the mean losses by parameter: (tasks, *runs, *), or task number to (*runs, *), where tasks that are not
-there, as those of other heads, have a zero gradient."""
 
 Metric = Callable[[Tensor, Tensor], Any]
 """Outputs and targets (n, ...) to a number to be lowered, see :func:`score`."""
-
-Total = Callable[[dict[str, Any], Params], dict[str, Any]]
-"""Sums gradients by name, None where there is none, over processes."""
 
 
 class Signal(NamedTuple):
@@ -59,7 +62,7 @@ class Signal(NamedTuple):
         meta_alignment: the same per task, ⟨∇_θ L_t, g⟩.
         meta_norm: ‖g‖.
         implicit_alignment: ⟨∇L_t, H⁻¹ ∇L_main(meta batch)⟩ over all parameters, H the Hessian of the
-            training objective (:func:`implicit_alignment`); None in steps in which it is not due.
+            training objective (:class:`ImplicitAlignment`); None in steps in which it is not due.
         gains: M(θ) - M(θ_t) of the main task's metric M after a fake step on task t alone; zero
             for a task without a label.
     """
@@ -134,7 +137,7 @@ class Problem:
             other, and fake steps likewise; the numbers are the same but for rounding.
         two_pass: whether the alignment is measured in a pass of its own that keeps no tape, before the
             plain pass, rather than together with it. Both give the same numbers; together is faster for
-            a small model, apart takes less memory (:func:`prefers_two_passes`). ``losses`` must then be
+            a small model, apart takes less memory (:func:`mtlkit.memory.prefers_two_passes`). ``losses`` must then be
             the same function at every call, random masks included.
         columns: to each task's own losses, the same numbers as ``losses``; a task's gradient
             then leaves the other tasks' heads alone. For tasks one after the other only.
@@ -165,7 +168,11 @@ class Problem:
 
     def summed(self, found: dict[str, Any], parameters: Params) -> dict[str, Any]:
         """Gradients summed over processes, where there are several."""
-        return (self.total or _alone)(found, parameters)
+        return found if self.total is None else self.total(found, parameters)
+
+    def of_each_task(self, means: Any, parameters: Params, create_graph: bool = False) -> TaskGradients:
+        """Gradients of each task's mean loss, see :func:`mtlkit.gradients.each_task`."""
+        return each_task(means, parameters, together=self.stacked, total=self.summed, create_graph=create_graph)
 
 
 class Pass:
@@ -223,7 +230,7 @@ class Pass:
     def each_task(self, differentiable: bool = False) -> TaskGradients:
         """Gradients of the tasks' mean losses with respect to all parameters."""
         if self.task_gradients is None:
-            self.task_gradients = _each_task(self.means, self.problem, self.problem.parameters, differentiable)
+            self.task_gradients = self.problem.of_each_task(self.means, self.problem.parameters, differentiable)
         return self.task_gradients
 
     def shared_rows(self, differentiable: bool = False) -> Iterator[Tensor]:
@@ -231,7 +238,7 @@ class Pass:
         return dense(self.each_task(differentiable), self.problem.of_shared, self.present.shape[-1])
 
     @property
-    def runs(self) -> int:
+    def seed_axes(self) -> int:
         """Number of seed axes."""
         return self.present.ndim - 2
 
@@ -286,7 +293,9 @@ class Given(Request):
 
     def measure(self, now: Pass) -> Tensor:
         """As it was given."""
-        return _given(now, self.field)
+        if now.given.get(self.field) is None:
+            raise ValueError(f"the weighting reads {self.field!r}, which was neither given nor can be measured")
+        return now.given[self.field]
 
 
 @dataclass(frozen=True)
@@ -305,13 +314,7 @@ class Learnable(Request):
 
     def measure(self, now: Pass) -> Float[Tensor, "*runs tasks"]:
         """As they were given, with their tape."""
-        return _given(now, self.field)
-
-
-def _given(now: Pass, field: str) -> Tensor:
-    if now.given.get(field) is None:
-        raise ValueError(f"the weighting reads {field!r}, which was neither given nor can be measured")
-    return now.given[field]
+        return Given(self.field).measure(now)
 
 
 @dataclass(frozen=True)
@@ -345,7 +348,7 @@ class InnerProducts(Request):
 
     def measure(self, now: Pass) -> Float[Tensor, "*runs tasks tasks"]:
         """From the tasks' gradients."""
-        return gramian(now.shared_rows(self.differentiable), now.runs)
+        return gramian(now.shared_rows(self.differentiable), now.seed_axes)
 
 
 @dataclass(frozen=True)
@@ -358,8 +361,8 @@ class LastNorms(Request):
     def measure(self, now: Pass) -> Float[Tensor, "*runs tasks"]:
         """From gradients of that layer alone."""
         last = {name: now.problem.parameters[name] for name in now.problem.last}
-        rows = dense(_each_task(now.means, now.problem, last), last, now.present.shape[-1])
-        return _norm(rows, 1 + now.runs).movedim(0, -1)
+        rows = dense(now.problem.of_each_task(now.means, last), last, now.present.shape[-1])
+        return norm(rows, 1 + now.seed_axes).movedim(0, -1)
 
 
 @dataclass(frozen=True)
@@ -402,7 +405,7 @@ class MetaAlignment(Request):
     def measure(self, now: Pass) -> Float[Tensor, "*runs tasks"]:
         """From the tasks' gradients."""
         _, direction = now.direction()
-        return _dot(now.shared_rows(), direction.values(), 1 + now.runs).movedim(0, -1)
+        return dot(now.shared_rows(), direction.values(), 1 + now.seed_axes).movedim(0, -1)
 
 
 @dataclass(frozen=True)
@@ -415,12 +418,14 @@ class MetaNorm(Request):
     def measure(self, now: Pass) -> Float[Tensor, "*runs"]:
         """Over the shared parameters."""
         _, direction = now.direction()
-        return _norm(direction.values(), now.runs)
+        return norm(direction.values(), now.seed_axes)
 
 
 @dataclass(frozen=True)
 class Gains(Request):
-    """``gains``: M(θ) − M(θ_t) of the main task's metric M after a fake step on task t alone.
+    """``gains``: M(θ) − M(θ_t) of the main task's metric M after a fake step on task t alone; 0 without a label of it.
+
+    All θ_t are evaluated together where that is faster.
 
     Args:
         step: size of the fake steps; the optimiser's learning rate when None.
@@ -462,17 +467,33 @@ class Gains(Request):
         return self.metric is None
 
     def measure(self, now: Pass) -> Float[Tensor, "*runs tasks"]:
-        """Zero for a task without a label."""
-        return torch.where(now.present.any(-2), gains(now.problem, now.each_task(), now.present.shape[-1], self), 0)
+        """From the tasks' gradients with respect to all parameters."""
+        problem, before, n_tasks = now.problem, now.problem.parameters, now.present.shape[-1]
+        step = problem.lr if self.step is None else self.step
+        gradients = now.each_task()
+        with torch.no_grad():
+            if problem.stacked and self.metric is None:
+                rows = zip(before.items(), dense(gradients, before, n_tasks), strict=True)
+                stands = {name: torch.cat([v.unsqueeze(0), v - step * row]) for (name, v), row in rows}
+                scores = torch.vmap(lambda own: problem.score(own, self), randomness="same")(stands)
+            else:
+                after = (problem.score(after_step(before, gradients, t, step), self) for t in range(n_tasks))
+                scores = torch.stack([problem.score(before, self), *after])
+            return torch.where(now.present.any(-2), (scores[0] - scores[1:]).movedim(0, -1), 0)
 
 
 @dataclass(frozen=True)
 class ImplicitAlignment(Request):
-    """``implicit_alignment``: ⟨∇L_t, H⁻¹ ∇L_main(meta batch)⟩ over all parameters (:func:`implicit_alignment`).
+    """``implicit_alignment``: how much the main meta loss falls as each task's weight grows, at the minimum.
+
+    q_t = ⟨∇L_t, p⟩ over all parameters,    p = α Σ_{j=0}^{J} (I − αH)^j g ≈ H⁻¹ g
+
+    g: gradient of the main task's meta loss; H: Hessian of the training objective. At a minimum of Σ_t w_t L_t
+    the implicit function theorem gives dL_main(meta)/dw_t = −q_t. Each Hessian-vector product is a backward pass
+    through the objective's gradient.
 
     Args:
-        objective: from the weighting's state and the mean losses to the training objective, of which H is the
-            Hessian.
+        objective: from the weighting's state and the mean losses to the training objective.
         step: α of the Neumann series, below 2 over the largest eigenvalue of the Hessian.
         terms: J, Hessian-vector products to take.
         due: from the weighting's state to whether it is measured in this step.
@@ -490,10 +511,17 @@ class ImplicitAlignment(Request):
         """Where it is due."""
         if not self.due(now.state):
             return None
+        problem, own, over_all = now.problem, now.problem.parameters, now.problem.summed
         means = mean_losses(now.losses, now.present)
-        return implicit_alignment(
-            now.problem, means, functools.partial(self.objective, now.state), self.step, self.terms
-        )
+        term = over_all(gradient(problem.meta_loss(own), own), own)
+        slope = _slope(problem, means, functools.partial(self.objective, now.state))
+        series = term
+        for _ in range(self.terms):
+            bent = over_all(gradient(dot(slope.values(), term.values(), 0), own, retain_graph=True), own)
+            term = {name: value - self.step * bent[name] for name, value in term.items()}
+            series = {name: value + term[name] for name, value in series.items()}
+        rows = dense(problem.of_each_task(means, own), own, means.shape[-1])
+        return self.step * dot(rows, series.values(), means.ndim).movedim(0, -1)
 
 
 @dataclass(frozen=True)
@@ -552,164 +580,6 @@ def _ahead(now: Pass, lookahead: Lookahead) -> Problem:
     )
 
 
-def gradient(loss: Float[Tensor, "*runs"], parameters: Params, **options: Any) -> Params:
-    """Gradient of ``loss`` (summed over a seed axis, if any), zero where it does not depend on a parameter."""
-    if not loss.requires_grad:
-        return {name: torch.zeros_like(value) for name, value in parameters.items()}
-    found = torch.autograd.grad(
-        loss.sum(), list(parameters.values()), allow_unused=True, materialize_grads=True, **options
-    )
-    return dict(zip(parameters, found, strict=True))
-
-
-def _each_task(
-    means: Float[Tensor, "*runs tasks"] | Sequence[Float[Tensor, "*runs"]],
-    problem: Problem,
-    parameters: Params,
-    create_graph: bool = False,
-) -> TaskGradients:
-    """Gradients of each task's mean loss."""
-    if problem.stacked and isinstance(means, Tensor) and means.requires_grad:
-        n_tasks = means.shape[-1]
-        one_hot = torch.eye(n_tasks, dtype=means.dtype, device=means.device)
-        chosen = one_hot.view(n_tasks, *[1] * (means.ndim - 1), n_tasks).expand(n_tasks, *means.shape)
-        found = torch.autograd.grad(
-            means,
-            list(parameters.values()),
-            chosen,
-            retain_graph=True,
-            create_graph=create_graph,
-            allow_unused=True,
-            is_grads_batched=True,
-        )
-        zero = {
-            n: p.new_zeros(n_tasks, *p.shape) for (n, p), g in zip(parameters.items(), found, strict=True) if g is None
-        }
-        return {name: zero[name] if g is None else g for name, g in zip(parameters, found, strict=True)}
-    each = means.unbind(-1) if isinstance(means, Tensor) else means
-    rows = [problem.summed(_reached(mean, parameters, create_graph), parameters) for mean in each]
-    return {name: {t: row[name] for t, row in enumerate(rows) if row[name] is not None} for name in parameters}
-
-
-def _reached(mean: Float[Tensor, "*runs"], parameters: Params, create_graph: bool) -> dict[str, Tensor | None]:
-    """The gradient of a mean loss, None where it does not depend on a parameter."""
-    if not mean.requires_grad:
-        return dict.fromkeys(parameters)
-    leaves = list(parameters.values())
-    found = torch.autograd.grad(mean.sum(), leaves, retain_graph=True, create_graph=create_graph, allow_unused=True)
-    return dict(zip(parameters, found, strict=True))
-
-
-def dense(task_gradients: TaskGradients, parameters: Params, n_tasks: int) -> Iterator[Tensor]:
-    """The gradients as (tasks, *runs, *), with zeros, for one of these parameters after the other."""
-    for name, parameter in parameters.items():
-        found = task_gradients[name]
-        if isinstance(found, dict):
-            zero = torch.zeros_like(parameter)
-            found = torch.stack([found.get(t, zero) for t in range(n_tasks)])
-        yield found
-
-
-def mean_losses(
-    losses: Float[Tensor, "*runs batch tasks"], present: Bool[Tensor, "*runs batch tasks"]
-) -> Float[Tensor, "*runs tasks"]:
-    """Means over the labelled samples, zero for a task without a label."""
-    return losses.sum(-2) / present.sum(-2).clamp(min=1)
-
-
-def _flat(a: Tensor, kept: int) -> Tensor:
-    return a.reshape(*a.shape[:kept], -1)
-
-
-def _dot(a: Iterable[Tensor], b: Iterable[Tensor], kept: int) -> Tensor:
-    """Inner product over all parameters, keeping the first ``kept`` axes of their product."""
-    return sum_up(_flat(x * y, kept).sum(-1) for x, y in zip(a, b, strict=True))
-
-
-def _norm(a: Iterable[Tensor], kept: int) -> Tensor:
-    return sum_up(_flat(x * x, kept).sum(-1) for x in a).sqrt()
-
-
-def sum_up(parts: Iterable[Tensor]) -> Tensor:
-    """Their sum, one after the other."""
-    return functools.reduce(torch.add, parts)
-
-
-def gramian(task_gradients: Iterable[Tensor], seeds: int = 0) -> Float[Tensor, "*runs tasks tasks"]:
-    """Inner products of the tasks' gradients with each other.
-
-    Args:
-        task_gradients: (tasks, *runs, *) with respect to each parameter.
-        seeds: number of seed axes.
-    """
-    rows = (_flat(g, 1 + seeds).movedim(0, -2) for g in task_gradients)
-    return sum_up(row @ row.mT for row in rows)
-
-
-def gains(
-    problem: Problem, task_gradients: TaskGradients, n_tasks: int, request: Gains
-) -> Float[Tensor, "*runs tasks"]:
-    """How much a fake step on each task alone lowers the score, all evaluated together where that is faster.
-
-    Args:
-        task_gradients: of the mean losses.
-    """
-    step = problem.lr if request.step is None else request.step
-
-    def score(own: Params) -> Tensor:
-        return problem.score(own, request)
-
-    with torch.no_grad():
-        before = problem.parameters
-        if problem.stacked and request.metric is None:
-            rows = zip(before.items(), dense(task_gradients, before, n_tasks), strict=True)
-            stands = {name: torch.cat([v.unsqueeze(0), v - step * row]) for (name, v), row in rows}
-            scores = torch.vmap(score, randomness="same")(stands)
-        else:
-            scores = torch.stack([score(_stand(before, task_gradients, t, step)) for t in range(-1, n_tasks)])
-        return (scores[0] - scores[1:]).movedim(0, -1)
-
-
-def _stand(parameters: Params, task_gradients: TaskGradients, task: int, step: float) -> Params:
-    """Parameters after a fake step on one task; as they are for task -1."""
-    if task < 0:
-        return parameters
-    rows = {n: g[task] for n, g in task_gradients.items() if isinstance(g, Tensor) or task in g}
-    return {name: value - step * rows[name] if name in rows else value for name, value in parameters.items()}
-
-
-def implicit_alignment(
-    problem: Problem,
-    means: Float[Tensor, "*runs tasks"],
-    objective: Callable[[Float[Tensor, "*runs tasks"]], Float[Tensor, "*runs"]],
-    step: float,
-    terms: int,
-) -> Float[Tensor, "*runs tasks"]:
-    """How much the main meta loss falls as each task's weight in the objective grows, at its minimum.
-
-    q_t = ⟨∇L_t, p⟩ over all parameters,    p = α Σ_{j=0}^{J} (I − αH)^j g ≈ H⁻¹ g
-
-    g: gradient of the main task's meta loss; H: Hessian of the training objective. At a minimum of Σ_t w_t L_t
-    the implicit function theorem gives dL_main(meta)/dw_t = −q_t. Each Hessian-vector product is a backward pass
-    through the objective's gradient.
-
-    Args:
-        means: mean losses L_t, with their tape.
-        objective: from the mean losses to the training objective.
-        step, terms: α and J.
-    """
-    own, over_all = problem.parameters, problem.summed
-    term = over_all(gradient(problem.meta_loss(own), own), own)
-    slope = _slope(problem, means, objective)
-    series = term
-    for _ in range(terms):
-        bent = over_all(gradient(_dot(slope.values(), term.values(), 0), own, retain_graph=True), own)
-        term = {name: value - step * bent[name] for name, value in term.items()}
-        series = {name: value + term[name] for name, value in series.items()}
-    rows = dense(_each_task(means, problem, own), own, means.shape[-1])
-    return step * _dot(rows, series.values(), means.ndim).movedim(0, -1)
-
-
 def _slope(
     problem: Problem,
     means: Float[Tensor, "*runs tasks"],
@@ -724,7 +594,7 @@ def _slope(
     if problem.total is None:
         return gradient(objective(means), own, create_graph=True)
     [by_task] = torch.autograd.grad(objective(means).sum(), means, create_graph=True)
-    rows = dense(_each_task(means, problem, own, True), own, means.shape[-1])
+    rows = dense(problem.of_each_task(means, own, True), own, means.shape[-1])
     return {name: torch.tensordot(by_task, row, 1) for name, row in zip(own, rows, strict=True)}
 
 
@@ -736,9 +606,8 @@ def score(
     Where an output is not finite, it is NaN and the metric is not called.
 
     Args:
-        metric: called with outputs and targets, (n, ...) each, of the n samples with a label;
-            returns a number to be lowered, which need not be differentiable. Put a minus sign
-            before a metric to be raised, such as accuracy.
+        metric: called with outputs and targets, (n, ...) each, of the n samples with a label; returns a number to be
+            lowered, which need not be differentiable. Put a minus sign before a metric to be raised, such as accuracy.
         output: as the model gives it.
 
     Raises:
@@ -755,72 +624,3 @@ def score(
             f"task {task.name!r}: the metric returned shape {tuple(value.shape)}, expected one number to be lowered"
         )
     return value.reshape(()).detach()
-
-
-def _alone(found: dict[str, Any], parameters: Params) -> dict[str, Any]:
-    """The sum over one process."""
-    return found
-
-
-def aligned_losses(
-    losses: Callable[[Params], Float[Tensor, "*runs batch tasks"]],
-    shared: Params,
-    direction: Params,
-    total: Total = _alone,
-) -> tuple[Float[Tensor, "*runs batch tasks"], Float[Tensor, "*runs batch tasks"]]:
-    """Per-sample losses (with tape) and their alignment with ``direction`` (detached).
-
-    δ_bt = ⟨∇_θ ℓ_bt, g⟩ is the derivative of ℓ_bt along g, so one forward-mode product gives all
-    of them and no per-sample gradient ever exists. A model with an operator that has no forward
-    mode (such as the float32 kernel of ``nn.LSTM``) is differentiated twice in reverse instead: δ
-    is the gradient of w ↦ ⟨∇_θ Σ_bt w_bt ℓ_bt, g⟩.
-    """
-    try:
-        with forward_ad.dual_level():
-            dual = {name: forward_ad.make_dual(value, direction[name]) for name, value in shared.items()}
-            live, tangent = forward_ad.unpack_dual(losses(dual))
-            return live, torch.zeros_like(live) if tangent is None else tangent.detach()
-    except NotImplementedError:
-        return _aligned_in_reverse(losses, shared, direction, total)
-
-
-FUSED_BYTES = 100 * 2**20
-"""Up to this size of a forward pass the alignment is measured together with the plain pass."""
-
-
-class _Outputs(TorchDispatchMode):
-    """Counts the bytes of all that is computed, views left out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        found = func(*args, **(kwargs or {}))
-        if not func.is_view:
-            self.bytes += sum(leaf.nbytes for leaf in tree_leaves(found) if isinstance(leaf, Tensor))
-        return found
-
-
-@torch.no_grad()
-def prefers_two_passes(losses: Callable[[Params], Tensor], parameters: Params) -> bool:
-    """Whether one forward pass computes so much that its tape should not be kept twice (:class:`Problem`).
-
-    A tape with tangents took 4.4 times the memory of a plain one on a ResNet-18; a dual pass without a
-    tape is about as fast there. It runs ``losses`` once.
-    """
-    with _Outputs() as outputs:
-        losses(parameters)
-    return outputs.bytes > FUSED_BYTES
-
-
-def _aligned_in_reverse(
-    losses: Callable[[Params], Float[Tensor, "*runs batch tasks"]], shared: Params, direction: Params, total: Total
-) -> tuple[Float[Tensor, "*runs batch tasks"], Float[Tensor, "*runs batch tasks"]]:
-    with torch.enable_grad():
-        live = losses(shared)
-        weights = torch.ones_like(live, requires_grad=True)
-        slope = gradient((weights * live).sum(), shared, create_graph=True)
-        along = sum_up((slope[name] * direction[name]).sum() for name in shared)
-        own = {"weights": weights}
-        return live, total(gradient(along, own, retain_graph=True), own)["weights"]

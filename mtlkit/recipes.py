@@ -1,7 +1,6 @@
 """What a run is made of as a line of Python, ``load('digits', main=3).only(['is_3'])``, and made again from it.
 
-Options that stand at their default are left out, so that a new option leaves the recipes of older runs as
-they are.
+Options that stand at their default are left out, so that a new option leaves the recipes of older runs as they are.
 """
 
 from __future__ import annotations
@@ -27,12 +26,11 @@ def call(function: Callable, *given: Any, name: str | None = None, **options: An
     """
     defaults = {p.name: p.default for p in inspect.signature(function).parameters.values()}
     text = [of(value) for value in given]
-    text += [f"{key}={of(value)}" for key, value in sorted(options.items()) if not _same(value, defaults.get(key))]
+    for key, value in sorted(options.items()):
+        default = defaults.get(key)
+        if type(value) is not type(default) or value != default:
+            text.append(f"{key}={of(value)}")
     return f"{name or function.__name__}({', '.join(text)})"
-
-
-def _same(value: Any, default: Any) -> bool:
-    return type(value) is type(default) and value == default
 
 
 def of(thing: Any) -> str:
@@ -61,19 +59,14 @@ def of(thing: Any) -> str:
     kind = type(thing)
     if dataclasses.is_dataclass(thing):
         return call(kind, **{field.name: getattr(thing, field.name) for field in dataclasses.fields(thing)})
-    options = {}
+    options: dict[str, Any] = {}
     for name in inspect.signature(kind).parameters:
         found = [getattr(thing, place) for place in (name, f"_{name}") if hasattr(thing, place)]
         if not found and inspect.signature(kind).parameters[name].default is inspect.Parameter.empty:
             raise TypeError(f"{kind.__name__} does not keep its argument {name!r}, so it cannot be written down")
-        if found and not _described(found[0]):
-            options[name] = found[0]
+        if found and isinstance(found[0], bool | int | float | str | None | list | tuple):
+            options[name] = found[0]  # another object stands for the default of an argument
     return call(kind, **options)
-
-
-def _described(value: Any) -> bool:
-    """Whether this is an object that stands for the default of an argument."""
-    return not isinstance(value, bool | int | float | str | None | list | tuple)
 
 
 def make(line: str, names: Mapping[str, Any]) -> Any:
@@ -83,18 +76,18 @@ def make(line: str, names: Mapping[str, Any]) -> Any:
         ValueError: anything else in the line, or a name that is not there.
     """
     try:
-        return _value(ast.parse(line, mode="eval").body, names)
+        return _evaluated(ast.parse(line, mode="eval").body, names)
     except SyntaxError:
         raise ValueError(f"{line!r} is no recipe") from None
 
 
-def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
+def _evaluated(node: ast.expr, names: Mapping[str, Any]) -> Any:
     if isinstance(node, ast.Call):
-        arguments = [_value(argument, names) for argument in node.args]
-        options: dict[Any, Any] = {keyword.arg: _value(keyword.value, names) for keyword in node.keywords}
+        arguments = [_evaluated(argument, names) for argument in node.args]
+        options: dict[Any, Any] = {keyword.arg: _evaluated(keyword.value, names) for keyword in node.keywords}
         if isinstance(node.func, ast.Attribute) and not node.func.attr.startswith("_"):
-            return getattr(_value(node.func.value, names), node.func.attr)(*arguments, **options)
-        return _value(node.func, names)(*arguments, **options)
+            return getattr(_evaluated(node.func.value, names), node.func.attr)(*arguments, **options)
+        return _evaluated(node.func, names)(*arguments, **options)
     if isinstance(node, ast.Name):
         if node.id not in names:
             raise ValueError(f"no {node.id!r} is known to recipes, expected one of {', '.join(sorted(names))}")

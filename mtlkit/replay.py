@@ -15,7 +15,7 @@ from torch.autograd.graph import disable_saved_tensors_hooks
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mtlkit.measure import Params
+from mtlkit.gradients import Params
 from mtlkit.weighting import Weighting
 
 Context = Callable[[], contextlib.AbstractContextManager]

@@ -34,14 +34,12 @@ class Runs:
     """The runs of one method on one data set, one per seed.
 
     Attributes:
-        frame: one row per measurement: dataset, method, seed, epoch, split, task, metric, value,
-            diverged. ``epoch`` 0 is before training. Losses are there for every epoch, the
-            main task's metrics at the selected epoch and the last. ``split`` "train" also has the metrics
-            ``weight`` (the task's share of the total weight given in that epoch), ``weight_sd``
-            (standard deviation of that share over the steps of the epoch; NaN where a step gave no
-            weight at all) and, for noisy labels, ``noisy_weight`` (the share of the task's weight
-            that went to them). What a per-epoch
-            method adds is listed with it, e.g. :class:`mtlkit.AlphaVIL`.
+        frame: one row per measurement: dataset, method, seed, epoch, split, task, metric, value, diverged. ``epoch`` 0
+            is before training. Losses are there for every epoch, the main task's metrics at the selected epoch and the
+            last. ``split`` "train" also has the metrics ``weight`` (the task's share of the total weight given in that
+            epoch), ``weight_sd`` (standard deviation of that share over the steps of the epoch; NaN where a step gave
+            no weight at all) and, for noisy labels, ``noisy_weight`` (the share of the task's weight that went to
+            them). What a per-epoch method adds is listed with it, e.g. :class:`mtlkit.AlphaVIL`.
         samples: one row per training sample and task: dataset, method, seed, row, task, noisy,
             weight (mean over all its visits, times batch size times number of tasks, so that
             uniform weights are 1; NaN where the label is missing or the row was never visited).
@@ -141,12 +139,8 @@ class Runs:
         if not len(seeds):
             raise ValueError(f"{self.method}: of the seeds {self.seeds} none is given or all diverged, expected one")
         found = [_predicted(self.model(seed), self.draws[self.seeds.index(seed)], rows, task) for seed in seeds]
-        values = torch.stack(found).mean(0).numpy()
         index = rows.index if isinstance(rows, pd.DataFrame) else None
-        name, draw = task or self.main, self.draws[0]
-        if values.ndim == 1:
-            return pd.Series(values, index, name=name)
-        return pd.DataFrame(values, index, columns=draw.classes.get(name, range(values.shape[1])))
+        return as_frame(torch.stack(found).mean(0), index, task or self.main, self.draws[0])
 
     def save(self, path: str | os.PathLike) -> None:
         """Keep the runs in one file, for :func:`load_runs`; a file that is there is replaced at once.
@@ -160,7 +154,7 @@ class Runs:
         kept = {name: getattr(self, name) for name in ("main", "states", "select_from", "recipe")}
         kept |= {name: keep.pack_frame(getattr(self, name)) for name in ("frame", "samples")}
         kept["draws"] = json.dumps([keep.pack_data(draw) for draw in self.draws])
-        keep.write(path, {**kept, "model": getattr(self.architecture, "recipe", "")})
+        keep.write_file(path, {**kept, "model": getattr(self.architecture, "recipe", "")})
 
     def weights(self) -> pd.DataFrame:
         """The frame's rows of metric ``weight``: seed, epoch, split, task, metric, value."""
@@ -213,7 +207,7 @@ def load_runs(path: str | os.PathLike, model: MultiTaskModel | None = None) -> R
         FileNotFoundError: no such file.
         ValueError: a damaged file, one of another version, a model with other weights.
     """
-    kept = keep.read(path)
+    kept = keep.read_file(path)
     draws = tuple(map(keep.unpack_data, json.loads(kept["draws"])))
     if model is None and draws:
         model = keep.model_of(kept["model"], draws[0])
@@ -261,6 +255,13 @@ def predictions(task: Task, outputs: Tensor, scale: tuple[float, float] = (0.0, 
     return outputs.squeeze(1) * sd + mean
 
 
+def as_frame(values: Tensor, index: pd.Index | None, task: str, data: Dataset) -> pd.Series | pd.DataFrame:
+    """Predictions (N,) as a series, probabilities (N, C) with a column for each class."""
+    if values.ndim == 1:
+        return pd.Series(values.numpy(), index, name=task)
+    return pd.DataFrame(values.numpy(), index, columns=data.classes.get(task, range(values.shape[1])))
+
+
 def _inputs(draw: Dataset, rows: pd.DataFrame | Tensor) -> Tensor:
     if isinstance(rows, pd.DataFrame):
         if draw.encoder is None:
@@ -279,7 +280,7 @@ def _check_moment(at: str) -> None:
         raise ValueError(f"at is {at!r}, expected one of {', '.join(MOMENTS)}")
 
 
-def join(parts: Sequence[Runs]) -> Runs:
+def join_runs(parts: Sequence[Runs]) -> Runs:
     """Runs of the same method with different seeds as one, in this order."""
     if len(parts) == 1:
         return parts[0]

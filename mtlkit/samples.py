@@ -39,11 +39,10 @@ class Audit:
 def audit(runs: Runs) -> Audit:
     """Which samples earned little weight, over all seeds of a run.
 
-    A sample-level method such as :class:`mtlkit.SLGrad` gives little weight to a sample whose gradient
-    does not point where the main task's meta gradient points: a wrong label, or one that is
-    learned already and has no gradient left. Its loss after that training tells the two apart
-    (:func:`sample_losses`). Where the meta rows are no cleaner than the others the weight says little.
-    Under a task-level method every sample of a task earns about the same.
+    A sample-level method such as :class:`mtlkit.SLGrad` gives little weight to a sample whose gradient does not point
+    where the main task's meta gradient points: a wrong label, or one that is learned already and has no gradient left.
+    Its loss after that training tells the two apart (:func:`sample_losses`). Where the meta rows are no cleaner than
+    the others the weight says little. Under a task-level method every sample of a task earns about the same.
 
     >>> import mtlkit as mtl
     >>> data = mtl.datasets.load("digits", label_noise=0.4)
@@ -80,9 +79,8 @@ def detection(samples: pd.DataFrame, score: str, *, suspect_high: bool = False) 
         noisy = group["noisy"].to_numpy(bool)
         if 0 < noisy.sum() < len(noisy):
             suspicion = group[score].to_numpy(float) * (1 if suspect_high else -1)
-            rows.append(
-                (task, seed, noisy.sum(), len(noisy), _precision(suspicion, noisy), roc_auc_score(noisy, suspicion))
-            )
+            found = _precision(suspicion, noisy), roc_auc_score(noisy, suspicion)
+            rows.append((task, seed, noisy.sum(), len(noisy), *found))
     return pd.DataFrame(rows, columns=["task", "seed", "flipped", "labels", "precision", "roc_auc"])
 
 

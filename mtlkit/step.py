@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from mtlkit.measure import Measured, Params, Problem, Signal, TaskGradients, measure
+from mtlkit.gradients import Params, TaskGradients
+from mtlkit.measure import Measured, Problem, Signal, measure
 from mtlkit.weighting import State, Weighting, per_sample
 
 
@@ -89,20 +90,20 @@ class _Combine(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, by_run):
-        return None, None, *(None if g is None else _scaled(by_run, g) for g in ctx.gradients)
+        return None, None, *(None if g is None else _times(by_run, g) for g in ctx.gradients)
 
 
 def _weighted(by_task: Float[Tensor, " tasks *runs"], found: Tensor | dict[int, Tensor]) -> Tensor | None:
     """Σ w_t g_t of one parameter's task gradients; None if no task reaches it."""
     if isinstance(found, Tensor):
-        return _scaled(by_task, found).sum(0)
+        return _times(by_task, found).sum(0)
     total = None
     for task, gradient in found.items():
-        total = _scaled(by_task[task], gradient) if total is None else total.add_(_scaled(by_task[task], gradient))
+        total = _times(by_task[task], gradient) if total is None else total.add_(_times(by_task[task], gradient))
     return total
 
 
-def _scaled(weights: Tensor, gradient: Tensor) -> Tensor:
+def _times(weights: Tensor, gradient: Tensor) -> Tensor:
     """Weights (...) times gradients (..., *)."""
     return weights.view(*weights.shape, *[1] * (gradient.ndim - weights.ndim)) * gradient
 

@@ -19,7 +19,7 @@ import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from mtlkit import recipes
-from mtlkit.checkpoint import described
+from mtlkit.checkpoint import fingerprint
 from mtlkit.datasets import Dataset
 from mtlkit.merging import Merging
 from mtlkit.models import MultiTaskModel
@@ -27,7 +27,7 @@ from mtlkit.progress import progress, quiet
 from mtlkit.results import IncompleteRuns, Runs
 from mtlkit.store import Store
 from mtlkit.training import BATCH_SIZE, SAME_NUMBERS, fit
-from mtlkit.training.checks import numbers_of
+from mtlkit.training.checks import seed_numbers
 from mtlkit.training.stack import stacks_well
 from mtlkit.weighting import GradientCosine, NoiseLayer, SLGrad, Uniform, Weighting
 from mtlkit.workers import parallel
@@ -58,11 +58,10 @@ def contenders(
 ) -> dict[str, list[Candidate]]:
     """The methods to compare, with the baselines and ablations that a fair comparison needs.
 
-    Besides ``methods`` on the data as they are: ``single task`` (plain training of the main task),
-    ``SLGrad, main task only`` (no auxiliaries), and plain training that uses the clean meta rows
-    directly: ``meta rows only`` with all tasks and with the main task only, ``train + meta`` pooled,
-    and ``train + meta, half each``. Those keep a quarter of the meta rows apart, which choose their
-    epoch and learning rate: the others choose on all of them.
+    Besides ``methods`` on the data as they are: ``single task`` (plain training of the main task), ``SLGrad, main task
+    only`` (no auxiliaries), and plain training that uses the clean meta rows directly: ``meta rows only`` with all
+    tasks and with the main task only, ``train + meta`` pooled, and ``train + meta, half each``. Those keep a quarter of
+    the meta rows apart, which choose their epoch and learning rate: the others choose on all of them.
 
     Args:
         model: makes a model that fits a data set.
@@ -232,7 +231,6 @@ def study(
     order = [name for name in variants if name in runs]
     chosen = pd.DataFrame.from_dict({name: choices[name] for name in order}, orient="index")
     found = pd.concat(tuning, ignore_index=True)
-    found["method"] = found["method"].str.replace("", "") if found.empty else found["method"]
     found["chosen"] &= found["epochs"] == found["method"].map(chosen["epochs"] if len(chosen) else {})
     return Study({name: runs[name] for name in order}, chosen.rename_axis("method"), found)
 
@@ -319,9 +317,9 @@ def fits(
     Raises:
         FailedFits: fits have failed; all others were trained first.
     """
-    if missing not in MISSING:
-        raise ValueError(f"missing is {missing!r}, expected one of {', '.join(MISSING)}")
-    seeds = numbers_of(seeds)
+    if missing not in WHERE_MISSING:
+        raise ValueError(f"missing is {missing!r}, expected one of {', '.join(WHERE_MISSING)}")
+    seeds = seed_numbers(seeds)
     kept = None if store is None else Store(store)
     settings = {} if kept is None else {(k, lr): _settings(candidates[k], lr, options) for k, lr in todo}
     units, skipped = [], set()
@@ -339,8 +337,8 @@ def fits(
             apart = kept is not None and not stacks_well(candidates[key].model, "cpu")
             units += [(key, lr, part) for part in ([[seed] for seed in left] if apart else [left])]
     calls = (
-        joblib.delayed(_numbered)(n, candidates[key], name=_called(key), lr=lr, seeds=part, epochs=epochs, **options)
-        for n, (key, lr, part) in enumerate(units)
+        joblib.delayed(_tried)(candidates[key], name=_called(key), lr=lr, seeds=part, epochs=epochs, **options)
+        for key, lr, part in units
     )
     done: dict[tuple[Key, float], Runs] = {}
     failed: dict[int, str] = {}
@@ -369,7 +367,7 @@ def fits(
     return {entry: done[entry] for entry in todo if entry in done}
 
 
-MISSING = ("train", "raise", "skip")
+WHERE_MISSING = ("train", "raise", "skip")
 Key: TypeAlias = Any
 NO_SETTINGS = (*SAME_NUMBERS, "epochs", "lr")
 """Options of fit that are no part of a fit's settings: they do not change its numbers, or are looked up apart."""
@@ -419,8 +417,8 @@ def _failure(
     """What a failed fit was made of, and its traceback."""
     key, lr, seeds = unit
     used = {"lr": lr, "seeds": list(seeds), "epochs": epochs} | {**options, **candidate.options}
-    line = ", ".join(f"{name}={described(value)}" for name, value in used.items())
-    about = f"{candidate.data.recipe or candidate.data.name}, {described(candidate.weighting)}"
+    line = ", ".join(f"{name}={fingerprint(value)}" for name, value in used.items())
+    about = f"{candidate.data.recipe or candidate.data.name}, {fingerprint(candidate.weighting)}"
     return f"{_called(key)} on {about} with {line}:\n{what}"
 
 
@@ -433,12 +431,12 @@ def _killed(scheduler: str | None) -> list[type[Exception]]:
     return [KilledWorker]
 
 
-def _numbered(number: int, candidate: Candidate, **options) -> tuple[int, Runs | str]:
-    """The number of a fit and its runs, or the traceback of its failure."""
+def _tried(candidate: Candidate, **options) -> Runs | str:
+    """The runs of a fit, or the traceback of its failure."""
     try:
-        return number, _fit(candidate, **options)
+        return _fit(candidate, **options)
     except Exception:
-        return number, traceback.format_exc()
+        return traceback.format_exc()
 
 
 def _fit(candidate: Candidate, **options) -> Runs:

@@ -146,9 +146,8 @@ class Task:
             networks robust to label noise*, arXiv 1609.03683). At φ = 1/2 labels carry no information and
             have no gradient. Losses of meta and test rows, and all metrics, are those of p.
 
-    A missing target is NaN in a floating-point target and -1 in an integer one.
-    A target may have trailing axes (pixels, several regression outputs): a sample's loss is then
-    the mean over its observed elements.
+    A missing target is NaN in a floating-point target and -1 in an integer one. A target may have trailing axes
+    (pixels, several regression outputs): a sample's loss is then the mean over its observed elements.
 
     Raises:
         ValueError: unknown kind; ``n_classes`` missing, below 2, or given for another kind; ``flip``
@@ -269,7 +268,7 @@ def pack(tasks: Sequence[Task], targets: Mapping[str, Tensor]) -> Packed:
 
 def labelled_by_task(tasks: Sequence[Task], targets: Packed) -> Bool[Tensor, "batch tasks"]:
     """Which samples have a label for which task."""
-    return _columns(
+    return _in_task_order(
         tasks,
         {
             names: labelled(target).flatten(2).any(2) if target.ndim > 2 else labelled(target)
@@ -303,7 +302,7 @@ def per_sample_losses(
         if element.ndim > 2:
             element = element.flatten(2).sum(2) / where.flatten(2).sum(2).clamp(min=1)
         found[names] = element
-    return _columns(tasks, found)
+    return _in_task_order(tasks, found)
 
 
 def separate_losses(
@@ -338,7 +337,7 @@ def _output(task: Task, outputs: Mapping[str, Tensor], target_shape: torch.Size)
     return output
 
 
-def _columns(
+def _in_task_order(
     tasks: Sequence[Task], found: dict[tuple[str, ...], Shaped[Tensor, "batch _"]]
 ) -> Shaped[Tensor, "batch tasks"]:
     """The columns of groups of tasks, put in the order of ``tasks``."""

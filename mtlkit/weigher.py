@@ -14,17 +14,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_structure, tree_unflatten
 
-from mtlkit.measure import (
-    Alignment,
-    LastNorms,
-    Metric,
-    Params,
-    Problem,
-    mean_losses,
-    no_meta_batch,
-    prefers_two_passes,
-    score,
-)
+from mtlkit.gradients import Params, mean_losses
+from mtlkit.measure import Alignment, LastNorms, Metric, Problem, no_meta_batch, score
+from mtlkit.memory import prefers_two_passes
+from mtlkit.models.base import of_last_module
 from mtlkit.ranks import Rows, in_any, several, total
 from mtlkit.replay import Replay, check_inputs, contexts, uncompiled
 from mtlkit.step import step
@@ -32,7 +25,7 @@ from mtlkit.tasks import Packed, Task, check_tasks, labelled_by_task, pack, per_
 from mtlkit.weighting import Weighting
 
 Shared = nn.Module | Iterable[nn.Parameter] | Iterable[str]
-KINDS = ("regression", "binary")
+ASKED = ("regression", "binary")
 """Kinds of task that a weighting may ask for."""
 
 
@@ -48,24 +41,22 @@ class Weigher(nn.Module):
     attention runs on PyTorch's math kernel, and recurrent layers without cuDNN.
 
     Methods that look beyond the plain gradients run the model at swapped parameters, with
-    ``torch.func.functional_call``, and uncompiled if it is compiled; the others keep what
-    ``torch.compile`` made. A scripted model may not allow that, nor one with gradient
-    checkpointing, which would recompute at other parameters.
+    ``torch.func.functional_call``, and uncompiled if it is compiled; the others keep what ``torch.compile`` made. A
+    scripted model may not allow that, nor one with gradient checkpointing, which would recompute at other parameters.
 
     The Weigher is a module of its own beside the model, which is none of its submodules. Its
     ``parameters()`` are what the optimiser is to learn for the weighting (``learned``, for most
     methods nothing) and its ``state_dict`` is the weighting's memory, what is learned and the state of
     its random numbers, in tensors. It follows the model to another device or precision.
 
-    *Several processes.* While ``torch.distributed`` has a process group of more than one, the batches
-    of all processes count as one: losses, gradients, gains and weights are those of the global batch,
-    means are taken over its labelled samples, and loss and gradients are the same in every process.
-    The call itself sums the gradients, with or without DistributedDataParallel around the model, whose own
-    averaging of equal gradients changes nothing; ``no_sync`` is of no use. Beside the plain gradient,
-    a method sums what it reads: T gradients for a Gramian or gains, the meta gradient. Every process
-    must make the same calls, from the same parameters (DistributedDataParallel sees to it) and ``seed``.
-    BatchNorm and dropout stay each process's own, as there. As the gradients are computed within the call,
-    a ``GradScaler`` scales them afterwards: prefer bfloat16 to float16.
+    *Several processes.* While ``torch.distributed`` has a process group of more than one, the batches of all processes
+    count as one: losses, gradients, gains and weights are those of the global batch, means are taken over its labelled
+    samples, and loss and gradients are the same in every process. The call itself sums the gradients, with or without
+    DistributedDataParallel around the model, whose own averaging of equal gradients changes nothing; ``no_sync`` is of
+    no use. Beside the plain gradient, a method sums what it reads: T gradients for a Gramian or gains, the meta
+    gradient. Every process must make the same calls, from the same parameters (DistributedDataParallel sees to it) and
+    ``seed``. BatchNorm and dropout stay each process's own, as there. As the gradients are computed within the call, a
+    ``GradScaler`` scales them afterwards: prefer bfloat16 to float16.
 
     *Gradient accumulation.* Every call is a batch of its own: its weights compare samples and tasks
     within the call, sample weights sum to 1 in it, means count its labels, and the weighting's memory
@@ -85,8 +76,7 @@ class Weigher(nn.Module):
             parameters or submodules.
         last: the last shared layer, given likewise, for a method that reads gradients there; the
             last module of the shared part that holds trainable parameters when None.
-        lr: the optimiser's learning rate, for a method whose fake steps take it; assign
-            ``weigher.lr`` when it changes.
+        lr: the optimiser's learning rate, for a method whose fake steps take it; assign ``weigher.lr`` when it changes.
         seed: of the weighting's own random numbers, the same in all processes.
 
     Attributes:
@@ -156,14 +146,14 @@ class Weigher(nn.Module):
             raise ValueError("the model has no parameters")
         self._shared = _names(model, shared, "shared")
         self._last = None if last is None else _names(model, last, "last")
-        like = first.new_zeros((), dtype=_precision(first))
+        like = first.new_zeros((), dtype=_dtype_of(first))
         leaves, _ = tree_flatten_with_path(weighting.init(len(self.tasks), like))
         self._leaves = ["state" + re.sub(r"\W+", "_", keystr(path)) for path, _ in leaves]
         for name, (_, leaf) in zip(self._leaves, leaves, strict=True):
             self.register_buffer(name, leaf.clone())
         learned = weighting.learn(len(self.tasks), like)
         self.learned = None if learned is None else nn.Parameter(learned)
-        for kind in KINDS:
+        for kind in ASKED:
             is_kind = torch.tensor([task.kind == kind for task in self.tasks], device=first.device)
             self.register_buffer(f"_{kind}", is_kind, persistent=False)
         self._generator = torch.Generator().manual_seed(int(seed))
@@ -217,7 +207,7 @@ class Weigher(nn.Module):
         if not parameters:
             raise ValueError("the model has no trainable parameters")
         shared = tuple(name for name in self._shared if name in parameters)
-        last = _last_module(shared) if self._last is None else tuple(n for n in self._last if n in parameters)
+        last = of_last_module(shared) if self._last is None else tuple(n for n in self._last if n in parameters)
         self._check_needs(shared, last, meta, epoch)
         first = next(iter(parameters.values()))
         self._follow(first)
@@ -244,29 +234,33 @@ class Weigher(nn.Module):
         if meta is not None and self.weighting.uses_meta:
             scored["meta"] = run(x_meta, updates=False), y_meta, self._meta_rows(packed_meta)
             main_loss = self._main_loss(*scored["meta"])
+        losses = functools.partial(per_sample_losses, self.tasks, targets=targets, training=True)
+        columns = functools.partial(separate_losses, self.tasks, targets=targets, training=True)
         if self._two_pass is None:
-            trial = functools.partial(_losses, run(x, updates=False), self.tasks, targets)
+            trial = run(x, updates=False)
             with torch.random.fork_rng(), torch.autocast(first.device.type, enabled=False):
-                large = self.weighting.asks(Alignment) and prefers_two_passes(trial, parameters)
+                large = self.weighting.asks(Alignment) and prefers_two_passes(
+                    lambda own: trial(own, losses), parameters
+                )
             self._two_pass = in_any(large, first.device)
         problem = Problem(
             parameters,
             shared,
             last,
-            losses=lambda own: rows.gather(_losses(training, self.tasks, targets, own)),
+            losses=lambda own: rows.gather(training(own, losses)),
             meta_loss=main_loss or no_meta_batch,
             score=lambda own, request: self._score(own, request.metric, *scored[request.on]),
             lr=self.lr or 0.0,
             two_pass=self._two_pass,
-            columns=lambda own: [rows.gather(column) for column in _columns(training, self.tasks, targets, own)],
+            columns=lambda own: [rows.gather(column) for column in training(own, columns)],
             total=total if several() else None,
             penalty=penalty if callable(penalty := getattr(self.model, "penalty", None)) else None,
         )
-        given = {"present": present, "learned": self.learned, **{kind: getattr(self, f"_{kind}") for kind in KINDS}}
+        given = {"present": present, "learned": self.learned, **{kind: getattr(self, f"_{kind}") for kind in ASKED}}
         asked = {request.field for request in self.weighting.reads}
         if "noise" in asked:
             noise = torch.randn(len(self.tasks), generator=self._generator)
-            given["noise"] = noise.to(first.device, _precision(first))
+            given["noise"] = noise.to(first.device, _dtype_of(first))
         if "epoch" in asked:
             given["epoch"] = torch.tensor(epoch, device=first.device)
         form = tree_structure(self.weighting.init(len(self.tasks), torch.zeros(())))
@@ -309,7 +303,7 @@ class Weigher(nn.Module):
 
     def _follow(self, first: Tensor) -> None:
         """Own tensors to where the model is now."""
-        dtype = _precision(first)
+        dtype = _dtype_of(first)
         tensors = [*self.parameters(), *self.buffers()]
         if any(t.device != first.device or (t.is_floating_point() and t.dtype != dtype) for t in tensors):
             self.to(first.device, dtype)
@@ -366,15 +360,7 @@ def _outline(state: Mapping[str, Tensor], prefix: str, start: int) -> str:
     return f"{name} with tensors of shapes {[tuple(state[key].shape) for key in own]}"
 
 
-def _losses(run: Replay, tasks: Sequence[Task], targets: Packed, own: Params) -> Tensor:
-    return run(own, lambda outputs: per_sample_losses(tasks, outputs, targets, training=True))
-
-
-def _columns(run: Replay, tasks: Sequence[Task], targets: Packed, own: Params) -> list[Tensor]:
-    return run(own, lambda outputs: separate_losses(tasks, outputs, targets, training=True))
-
-
-def _precision(parameter: Tensor) -> torch.dtype:
+def _dtype_of(parameter: Tensor) -> torch.dtype:
     """Of what the weighting computes: the model's, float32 at least."""
     return torch.promote_types(parameter.dtype, torch.float32)
 
@@ -416,8 +402,3 @@ def _names(model: nn.Module, part: Shared, argument: str) -> tuple[str, ...]:
     if not chosen <= names.keys():
         raise ValueError(f"{argument} holds parameters that are not the model's, expected {expected}")
     return tuple(name for key, name in names.items() if key in chosen)
-
-
-def _last_module(names: Sequence[str]) -> tuple[str, ...]:
-    """Those of the names that belong to the same module as the last one."""
-    return tuple(name for name in names if name.rpartition(".")[0] == names[-1].rpartition(".")[0])

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import joblib
 
@@ -13,10 +14,11 @@ PAUSE = 1.0
 """Seconds between a worker's looks at whether its parent is still there."""
 
 
-def parallel(calls: Iterable[tuple], jobs: int, *, scheduler: str | None = None) -> Iterator:
-    """What calls made with ``joblib.delayed`` return, as they finish, one call at a time in each process.
+def parallel(calls: Iterable[tuple], jobs: int, *, scheduler: str | None = None) -> Iterator[tuple[int, Any]]:
+    """What calls made with ``joblib.delayed`` return, each with its number from 0, as they finish.
 
-    A process that is started here ends a second or so after its parent, whatever ended that one.
+    A process makes one call at a time; one that is started here ends a second or so after its parent,
+    whatever ended that one.
 
     Args:
         jobs: processes; with 1 the calls run in this one.
@@ -28,6 +30,7 @@ def parallel(calls: Iterable[tuple], jobs: int, *, scheduler: str | None = None)
         ValueError: a worker of the cluster has several threads.
         OSError: no scheduler at that address.
     """
+    calls = (joblib.delayed(_numbered)(n, *call) for n, call in enumerate(calls))
     if scheduler is None:
         ends = {} if jobs == 1 else {"backend": "loky", "initializer": _end_with, "initargs": (os.getpid(),)}
         yield from joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered", **ends)(calls)
@@ -44,13 +47,7 @@ def parallel(calls: Iterable[tuple], jobs: int, *, scheduler: str | None = None)
             yield from joblib.Parallel(n_jobs=-1, batch_size=1, return_as="generator_unordered")(calls)
 
 
-def in_order(calls: Iterable[tuple], jobs: int) -> list:
-    """What the calls return, in their order; see :func:`parallel`."""
-    numbered = [joblib.delayed(_numbered)(n, *call) for n, call in enumerate(calls)]
-    return [result for _, result in sorted(parallel(numbered, jobs), key=lambda pair: pair[0])]
-
-
-def _numbered(number: int, function: Callable, given: tuple, options: dict) -> tuple[int, object]:
+def _numbered(number: int, function: Callable, given: tuple, options: dict) -> tuple[int, Any]:
     return number, function(*given, **options)
 
 

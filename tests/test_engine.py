@@ -92,13 +92,13 @@ def test_a_seed_that_diverges_stops_at_the_same_epoch_however_it_runs():
 
 
 def test_convolutions_run_one_seed_at_a_time_on_a_cpu(monkeypatch):
-    sizes, train = [], loop.train
+    sizes, train = [], loop.train_stack
 
     def spy(*given, **options):
         sizes.append(len(given[-1]))
         return train(*given, **options)
 
-    monkeypatch.setattr(loop, "train", spy)
+    monkeypatch.setattr(loop, "train_stack", spy)
     data = small()
     mtl.fit(convolutional(data), data, mtl.Uniform(), **RUN)
     mtl.fit(model(data), data, mtl.Uniform(), **RUN)
@@ -232,7 +232,7 @@ def test_what_cannot_be_traced_runs_as_it_is():
 def test_one_pass_and_two_give_the_same(method, network, monkeypatch):
     data = small()
     fused = mtl.fit(network(data), data, method, **RUN)
-    monkeypatch.setattr("mtlkit.measure.FUSED_BYTES", 0)
+    monkeypatch.setattr("mtlkit.memory.FUSED_BYTES", 0)
     assert_same(mtl.fit(network(data), data, method, **RUN), fused)
 
 

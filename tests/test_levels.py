@@ -5,7 +5,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
 import mtlkit as mtl
-from mtlkit.levels import STRENGTHS, counted, levels
+from mtlkit.levels import STRENGTHS, as_counts, levels
 
 
 def values(runs, metric="loss"):
@@ -65,7 +65,7 @@ def test_floors_are_kept_in_a_store(tmp_path):
 def test_of_texts_a_linear_model_sees_how_often_tokens_occur():
     pytest.importorskip("tokenizers")
     data = mtl.datasets.load("toy_language", main="paraphrase", n_train=40, n_meta=20, n_test=30)
-    seen = counted(data)
+    seen = as_counts(data)
     for where, split in data.splits.items():
         own = split.take(torch.isfinite(split.y["paraphrase"]))
         assert len(seen.splits[where]) == len(own)
@@ -79,4 +79,4 @@ def test_of_texts_a_linear_model_sees_how_often_tokens_occur():
     found = levels(data, 1)
     assert values(found["linear model"])[0] == pytest.approx(log_loss(test.y["paraphrase"], best), rel=1e-4)
     images = mtl.datasets.load("digits")
-    assert counted(images) is images
+    assert as_counts(images) is images

@@ -6,10 +6,12 @@ import torch.autograd.forward_ad as forward_ad
 from torch import nn
 from torch.func import functional_call
 
+from mtlkit.gradients import _aligned_in_reverse, dense, gradient, gramian, mean_losses
 from mtlkit.measure import (
     Alignment,
     Gains,
     Given,
+    ImplicitAlignment,
     InnerProducts,
     LastNorms,
     LearningRate,
@@ -18,13 +20,6 @@ from mtlkit.measure import (
     MetaNorm,
     Problem,
     Signal,
-    _aligned_in_reverse,
-    dense,
-    gains,
-    gradient,
-    gramian,
-    implicit_alignment,
-    mean_losses,
     measure,
     score,
 )
@@ -197,9 +192,8 @@ def test_task_gradients_in_one_pass_equal_one_pass_each(differentiable):
 def test_gains_one_by_one_equal_gains_together():
     problem, present = problem_of("perceptron", stacked=True)
     one_by_one, _ = problem_of("perceptron", stacked=False)
-    gradients = {name: torch.randn(2, *p.shape).double() for name, p in problem.parameters.items()}
-    request = Gains(0.2)
-    torch.testing.assert_close(gains(problem, gradients, 2, request), gains(one_by_one, gradients, 2, request))
+    found, other = (measure(p, (Gains(0.2),), present=present).signal.gains for p in (problem, one_by_one))
+    torch.testing.assert_close(found, other)
     present[:, 1] = False
     assert measure(problem, (Gains(0.1),), present=present).signal.gains[1] == 0
 
@@ -257,24 +251,26 @@ def test_implicit_alignment_is_the_exact_inverse_in_the_limit():
     direction = torch.func.grad(lambda theta: problem.meta_loss(unflat(theta)))(theta)
     rows = torch.func.jacrev(lambda theta: mean_losses(problem.losses(unflat(theta)), present))(theta)
     exact = rows @ torch.linalg.solve(bend, direction)
-    means = mean_losses(problem.losses(problem.parameters), present)
+
+    def found_with(step, terms):
+        request = ImplicitAlignment(lambda state, means: means @ weights, step, terms, due=lambda state: True)
+        return measure(problem, (request,), present=present).signal.implicit_alignment
+
     errors = []
     for terms in (0, 3, 30, 3000):
-        found = implicit_alignment(problem, means, lambda means: means @ weights, 1 / top, terms)
+        found = found_with(1 / top, terms)
         errors.append(((found - exact).norm() / exact.norm()).item())
     assert errors == sorted(errors, reverse=True)
     assert errors[0] > 0.1
     assert errors[-1] < 1e-9
-    torch.testing.assert_close(
-        implicit_alignment(problem, means, lambda means: means @ weights, 0.2, 0), 0.2 * rows @ direction
-    )
+    torch.testing.assert_close(found_with(0.2, 0), 0.2 * rows @ direction)
 
 
 def test_implicit_alignment_says_how_the_minimum_answers_to_a_weight():
     weights = torch.tensor([1.0, 0.4]).double()
     problem, present, *_ = convex(weights)
-    means = mean_losses(problem.losses(problem.parameters), present)
-    found = implicit_alignment(problem, means, lambda means: means @ weights, 0.3, 1500)
+    request = ImplicitAlignment(lambda state, means: means @ weights, 0.3, 1500, due=lambda state: True)
+    found = measure(problem, (request,), present=present).signal.implicit_alignment
     for t in range(2):
         ends = []
         for step in (1e-4, -1e-4):

@@ -24,8 +24,8 @@ LOCK = {
 FLOORS = {
     "mtlkit": [
         "stats", "progress", "memory", "recipes", "ranks", "workers", "tasks", "datasets", "models", "checkpoint",
-        "measure", "weighting", "step", "merging", "replay", "weigher", "keep", "results", "live", "store", "samples",
-        "training", "estimator", "studies", "levels", "advice", "__main__",
+        "gradients", "measure", "weighting", "step", "merging", "replay", "weigher", "keep", "results", "live", "store",
+        "samples", "training", "estimator", "studies", "levels", "advice", "__main__",
     ],
     "companion": [
         "tables", "dynamics", "paired", "published", "methods", "claims", "figures", "architectures", "show", "recipe",

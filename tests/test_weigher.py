@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from torchjd.aggregation import PCGradWeighting, UPGradWeighting
 
 import mtlkit as mtl
-from mtlkit import measure
+from mtlkit import measure, memory
 from mtlkit.weighting import Weighting
 
 TASKS = (mtl.Task("price", "regression"), mtl.Task("sold", "binary"), mtl.Task("kind", "multiclass", n_classes=3))
@@ -1326,7 +1326,7 @@ def test_what_a_method_needs_is_asked_for(weighting):
 
 def test_one_pass_and_two_give_the_same_with_dropout_and_running_statistics(monkeypatch):
     def losses(limit):
-        monkeypatch.setattr(measure, "FUSED_BYTES", limit)
+        monkeypatch.setattr(memory, "FUSED_BYTES", limit)
         torch.manual_seed(0)
         trunk = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.4), nn.Tanh()).double()
         heads = {"a": nn.Linear(8, 1).double(), "b": nn.Linear(8, 1).double()}

@@ -21,14 +21,14 @@ from mtlkit.advice._levels import (
     TREES,
     WITH,
     Effort,
-    find,
-    only,
+    fit_on_all,
+    network_with,
     scorer,
-    whole,
+    try_levels,
 )
 from mtlkit.advice._models import Model
-from mtlkit.advice._paired import contrast, promise, rows_needed
-from mtlkit.advice._prepare import prepare
+from mtlkit.advice._paired import judged, promise, rows_needed
+from mtlkit.advice._prepare import Roles, prepare
 from mtlkit.advice._read import Refused
 from mtlkit.advice._suspects import SHARE, suspects
 
@@ -145,13 +145,12 @@ def advise(
         raise Refused(f"effort is {effort!r}, expected one of {', '.join(EFFORTS)}")
     if not isinstance(jobs, numbers.Integral) or jobs < 1:
         raise Refused(f"jobs is {jobs!r}, expected a whole number from 1")
-    few = {"inner": 1} if effort == "quick" else {}
-    options = {"leave_out": leave_out, "kinds": kinds, "dates": dates, "groups": groups, "time": time}
-    prepared = prepare(frame, main, auxiliaries, **options, balanced=balanced, **few)
+    roles = Roles(main, auxiliaries, leave_out, dates, kinds, groups, time, balanced)
+    prepared = prepare(frame, roles, inner=1 if effort == "quick" else None)
     task, *others = prepared.table.tasks
     rows = int((prepared.strata >= 0).sum())
     trained = Effort.of(effort, rows)
-    found = find(prepared, trained, jobs)
+    found = try_levels(prepared, trained, jobs)
     target = prepared.table.targets[task.name].numpy()
     metric, score = scorer(task, balanced)
     verdicts = _Verdicts(found.scores(target, score), prepared.overlap, metric, task.name, rows)
@@ -179,7 +178,7 @@ def advise(
         check,
         prepared.columns,
         told,
-        whole(prepared, level, found, trained),
+        fit_on_all(prepared, level, found, trained),
         metric,
         answers,
     )
@@ -205,7 +204,7 @@ class _Verdicts:
 
     def against(self, reference: str, levels: Sequence[str]) -> pd.DataFrame:
         """These levels against another one."""
-        return contrast(
+        return judged(
             self.scores, {name: (reference, name) for name in levels}, overlap=self.overlap, lower_is_better=self.lower
         )
 
@@ -228,20 +227,20 @@ class _Verdicts:
     def helps(self) -> pd.DataFrame:
         """See :attr:`Advice.helps`."""
         taught = [name for name in self.open if name.startswith("network") and name != SINGLE]
-        return self.against(SINGLE, [n for n in taught if not n.startswith(only(""))]).rename_axis("network")
+        return self.against(SINGLE, [n for n in taught if not n.startswith(network_with(""))]).rename_axis("network")
 
     def which(self, names: Sequence[str]) -> pd.DataFrame:
         """See :attr:`Advice.which`."""
-        pairs = {name: (SINGLE, EQUAL if len(names) == 1 else only(name)) for name in names}
+        pairs = {name: (SINGLE, EQUAL if len(names) == 1 else network_with(name)) for name in names}
         pairs = {name: pair for name, pair in pairs.items() if pair[1] in self.scores}
-        table = contrast(self.scores, pairs, overlap=self.overlap, lower_is_better=self.lower).rename_axis("auxiliary")
+        table = judged(self.scores, pairs, overlap=self.overlap, lower_is_better=self.lower).rename_axis("auxiliary")
         table["verdict"] = table["verdict"].replace({"better": "helps", "worse": "hurts"})
         return table
 
     def use(self, level: str, unfinished: Sequence[str], names: Sequence[str]) -> str:
         """The verdict."""
         mean, low, high = self._promise(level)
-        text = f"Use {_called(level)}: {self.unit} {mean:.3g}, between {low:.3g} and {high:.3g} on new rows."
+        text = f"Use {_spoken(level)}: {self.unit} {mean:.3g}, between {low:.3g} and {high:.3g} on new rows."
         if level == CONSTANT:
             text = (
                 "Nothing is surely better than the same answer for every row "
@@ -251,11 +250,11 @@ class _Verdicts:
         behind = self.against(level, rivals)
         if level != self.best:
             row = behind.loc[self.best]
-            text += f" {_called(self.best)[0].upper()}{_called(self.best)[1:]} may be better ({_numbers(row)}): "
+            text += f" {_spoken(self.best)[0].upper()}{_spoken(self.best)[1:]} may be better ({_interval(row)}): "
             text += self._needed(row, len(rivals))
         elif level != CONSTANT:
             second = self.ahead(rivals)
-            text += f" Next best: {_called(second)} ({_numbers(behind.loc[second])})."
+            text += f" Next best: {_spoken(second)} ({_interval(behind.loc[second])})."
         if names and level in (CONSTANT, LINEAR, TREES):
             text += self._still_good_for(names)
         if names and WITH in self.scores:
@@ -263,7 +262,7 @@ class _Verdicts:
             if row["verdict"] == "better":
                 text += (
                     f" Will you know {', '.join(names)} when you predict? Then do not name them as auxiliaries: as "
-                    f"inputs they bring boosted trees to {self.scores[WITH].mean():.3g} ({_numbers(row)})."
+                    f"inputs they bring boosted trees to {self.scores[WITH].mean():.3g} ({_interval(row)})."
                 )
         if unfinished:
             text += (
@@ -287,7 +286,7 @@ class _Verdicts:
         if taught.empty:
             return f" It leaves {what} out; in a network they do not surely help either."
         best = self.ahead(taught.index)
-        return f" It leaves {what} out; they help only if you need a network ({_numbers(taught.loc[best])})."
+        return f" It leaves {what} out; they help only if you need a network ({_interval(taught.loc[best])})."
 
     def on_auxiliaries(self, helps: pd.DataFrame, which: pd.DataFrame) -> list[str]:
         """Sentences on both tables."""
@@ -296,19 +295,19 @@ class _Verdicts:
         good = helps[helps["verdict"] == "better"]
         if len(good):
             best = self.ahead(good.index)
-            first = f"Do the auxiliaries help a network? Yes: {best} {_numbers(helps.loc[best])} ({self.unit})."
+            first = f"Do the auxiliaries help a network? Yes: {best} {_interval(helps.loc[best])} ({self.unit})."
         else:
             best = self.ahead(helps.index)
             row = helps.loc[best]
             first = (
-                f"Do the auxiliaries help a network? Not surely: the best, {best}, {_numbers(row)} ({self.unit}); "
+                f"Do the auxiliaries help a network? Not surely: the best, {best}, {_interval(row)} ({self.unit}); "
                 f"{self._needed(row, len(helps))}"
             )
         found = [first]
         for verdict in ("helps", "hurts"):
             rows = which[which["verdict"] == verdict]
             if len(rows):
-                listed = "; ".join(f"{name}, {_numbers(row)}" for name, row in rows.iterrows())
+                listed = "; ".join(f"{name}, {_interval(row)}" for name, row in rows.iterrows())
                 found.append(f"What {verdict} by itself: {listed}.")
         rest = which.index[which["verdict"] == "no difference"]
         if len(rest):
@@ -316,13 +315,13 @@ class _Verdicts:
         return found
 
 
-def _called(level: str) -> str:
+def _spoken(level: str) -> str:
     if level == CONSTANT:
         return "the same answer for every row"
     return level if level == TREES else f"a {level}"
 
 
-def _numbers(row: pd.Series) -> str:
+def _interval(row: pd.Series) -> str:
     return f"{row['difference']:+.3g} [{row['low']:+.3g}, {row['high']:+.3g}], p = {row['p']:.2g}"
 
 

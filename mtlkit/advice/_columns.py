@@ -9,18 +9,17 @@ import pandas as pd
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from mtlkit.advice._read import Refused
-from mtlkit.tasks import KINDS
+from mtlkit.tasks import FEW_VALUES, KINDS
 
 MAX_CLASSES = 50
 MAX_CATEGORIES = 200
-FEW_VALUES = 10
 LARGEST = 1e100
 FAR_OUT = 1e6
 LEAK_ROWS = 2000
 NUMBER, CATEGORY = "number", "category"
 MARKS = {"number, decimal point": ("[, ']", "."), "number, decimal comma": ("[. ']", ",")}
 """How text may hold numbers: what stands between thousands, and before decimals."""
-PARTS = {"year": "year", "month": "month", "weekday": "day_of_week"}
+OF_A_DATE = {"year": "year", "month": "month", "weekday": "day_of_week"}
 
 
 @dataclass(frozen=True)
@@ -52,9 +51,9 @@ class Reader:
             column = cleaned(frame[name])
             if how.startswith("date"):
                 day = pd.to_datetime(column, errors="coerce", format="mixed", dayfirst=how != "date", utc=True).dt
-                found |= {f"{name}, {part}": getattr(day, of).astype(float) for part, of in PARTS.items()}
+                found |= {f"{name}, {part}": getattr(day, of).astype(float) for part, of in OF_A_DATE.items()}
             else:
-                found[name] = numbers(column, how)
+                found[name] = as_numbers(column, how)
                 _check_size(found[name])
         return pd.DataFrame(found, index=frame.index)
 
@@ -82,7 +81,7 @@ def cleaned(column: pd.Series) -> pd.Series:
             return column.astype(float)
         if dates(column.dropna()):
             return column
-        plain = numbers(column, NUMBER)
+        plain = as_numbers(column, NUMBER)
         if plain.notna().sum() < column.notna().sum():
             return column
         column = plain
@@ -104,7 +103,7 @@ def _check_size(column: pd.Series) -> None:
         )
 
 
-def numbers(column: pd.Series, how: str) -> pd.Series:
+def as_numbers(column: pd.Series, how: str) -> pd.Series:
     """A :func:`cleaned` column as numbers, NaN where it holds none; ``how`` is "number" or one of :data:`MARKS`."""
     if pd.api.types.is_numeric_dtype(column):
         return column.astype(float)
@@ -117,14 +116,14 @@ def numbers(column: pd.Series, how: str) -> pd.Series:
     return pd.to_numeric(text, errors="coerce").astype(float)
 
 
-def numbers_of(column: pd.Series) -> tuple[str, pd.Series]:
+def read_numbers(column: pd.Series) -> tuple[str, pd.Series]:
     """How nearly all entries of a text column read as numbers ("number" where they do not), and what they read as."""
     known, how = column.dropna(), NUMBER
-    if len(known) and numbers(known, NUMBER).notna().mean() < 0.9:
-        shares = {how: numbers(known, how).notna().mean() for how in MARKS}
+    if len(known) and as_numbers(known, NUMBER).notna().mean() < 0.9:
+        shares = {how: as_numbers(known, how).notna().mean() for how in MARKS}
         best = max(shares, key=lambda how: shares[how])
         how = best if shares[best] > 0.9 else NUMBER
-    return how, numbers(column, how)
+    return how, as_numbers(column, how)
 
 
 def target_of(column: pd.Series, given: str | None) -> tuple[pd.Series, str, str]:
@@ -143,7 +142,7 @@ def target_of(column: pd.Series, given: str | None) -> tuple[pd.Series, str, str
     if known.nunique() == 1:
         raise Refused(f"target {name!r} is {known.iloc[0]!r} in every row, expected two different values or more")
     if not pd.api.types.is_numeric_dtype(known) and given not in ("binary", "multiclass"):
-        _, read = numbers_of(column)
+        _, read = read_numbers(column)
         strange = known[read[known.index].isna()]
         if 0 < len(strange) < len(known):
             raise Refused(
@@ -201,7 +200,7 @@ def input_of(column: pd.Series, as_date: bool) -> tuple[str | None, str, str, bo
     if pd.api.types.is_numeric_dtype(column):
         why = _far_out(known)
         return NUMBER, NUMBER, why, bool(why)
-    how, read = numbers_of(known)
+    how, read = read_numbers(known)
     strange = known[read.isna()]
     if len(strange) <= 0.1 * len(known):
         first, parts = read.first_valid_index(), []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,19 +14,19 @@ from sklearn import metrics as skm
 
 from mtlkit import studies
 from mtlkit.advice._models import Linear, Model, Trees, boosted
-from mtlkit.advice._prepare import Prepared, dataset
-from mtlkit.datasets import Dataset
+from mtlkit.advice._prepare import Prepared, dataset_of
+from mtlkit.datasets import Dataset, Split
+from mtlkit.datasets.base import join_splits
 from mtlkit.datasets.tabular import Table
-from mtlkit.levels import STRENGTHS
+from mtlkit.levels import CONSTANT, LINEAR, STRENGTHS, TREES, labelled_rows
 from mtlkit.models import MultiTaskModel, mlp
 from mtlkit.progress import progress
 from mtlkit.results import Runs, predictions
 from mtlkit.studies import Candidate
-from mtlkit.tasks import Task, labelled
+from mtlkit.tasks import Task
 from mtlkit.weighting import GradientCosine, HydaLearn, SLGrad, Uniform, Weighting
 from mtlkit.workers import parallel
 
-CONSTANT, LINEAR, TREES = "constant", "linear model", "boosted trees"
 WITH = "boosted trees, if auxiliaries are known"
 SINGLE, EQUAL = "network, main task alone", "network, equal weights"
 WEIGHTED = {"network, SLGrad": SLGrad()}
@@ -112,7 +112,7 @@ def scorer(main: Task, balanced: bool) -> tuple[str, Callable[[np.ndarray, np.nd
     return name, lambda y, said: float(score(y, said.argmax(1)))
 
 
-def losses(main: Task, y: np.ndarray, said: np.ndarray) -> np.ndarray:
+def row_losses(main: Task, y: np.ndarray, said: np.ndarray) -> np.ndarray:
     """Each row's loss: squared error, or minus the logarithm of the label's probability."""
     if main.kind == "regression":
         return np.square(y - said)
@@ -124,12 +124,12 @@ def network(data: Dataset, effort: Effort) -> MultiTaskModel:
     return mlp(data, hidden=(effort.hidden, effort.hidden))
 
 
-def contenders(data: Dataset, effort: Effort) -> dict[str, Candidate]:
+def networks(data: Dataset, effort: Effort) -> dict[str, Candidate]:
     """The networks: the main task alone, with each auxiliary by itself, and all tasks with each weighting."""
     main, *others = (task.name for task in data.tasks)
     parts = {SINGLE: [main]}
     if 1 < len(others) <= effort.apart:
-        parts |= {only(name): [main, name] for name in others}
+        parts |= {network_with(name): [main, name] for name in others}
     if others:
         parts[EQUAL] = [main, *others]
     found = {}
@@ -141,21 +141,21 @@ def contenders(data: Dataset, effort: Effort) -> dict[str, Candidate]:
     return found
 
 
-def only(name: str) -> str:
+def network_with(name: str) -> str:
     """What the network with equal weights that learns this auxiliary alone beside the main task is called."""
     return f"network, equal weights, only {name}"
 
 
-def find(prepared: Prepared, effort: Effort, jobs: int) -> Found:
+def try_levels(prepared: Prepared, effort: Effort, jobs: int) -> Found:
     """Choose settings on the meta rows of a few repetitions, fit every level in all, predict their test rows."""
     table, draws, inner = prepared.table, prepared.draws, prepared.inner
     data, repetitions = prepared.data, len(draws) // inner
     tuning = [inner * r for r in range(min(effort.tuning, repetitions))]
     settings = _plain_settings(data, tuning, jobs)
     predictions = plain(data, table, settings, range(0, len(draws), inner), jobs)
-    candidates, options = contenders(data, effort), fitting(data, effort)
+    candidates, options = networks(data, effort), fitting(data, effort)
     outcome = studies.study(
-        {name: candidate for name, candidate in candidates.items() if not name.startswith(only(""))},
+        {name: candidate for name, candidate in candidates.items() if not name.startswith(network_with(""))},
         seeds=len(draws),
         lrs=(0.003, 0.01, 0.03) if effort.epochs > 15 else (0.01,),
         tuning_seeds=tuning,
@@ -172,7 +172,7 @@ def find(prepared: Prepared, effort: Effort, jobs: int) -> Found:
     todo = [(name, rates[name]) for name in candidates if name not in outcome.runs]
     again = options | {"epochs": epochs}
     rest = studies.fits(candidates, todo, "networks with one auxiliary", seeds=len(draws), jobs=jobs, **again)
-    unfinished += [name for (name, _), run in rest.items() if (run.selected() > 0.9 * epochs).mean() > studies.LATE]
+    unfinished += [name for (name, _), run in rest.items() if studies.late(run, epochs).mean() > studies.LATE]
     runs = outcome.runs | {name: run for (name, _), run in rest.items()}
     for name in candidates:
         predictions[name] = [committee(runs[name], data, range(r * inner, (r + 1) * inner)) for r in range(repetitions)]
@@ -211,20 +211,20 @@ def plain(
     data: Dataset, table: Table, settings: Mapping[str, Any], seeds: Sequence[int], jobs: int
 ) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
     """Test rows and predictions of the levels that need no network, in each of these draws."""
-    calls = [joblib.delayed(_plain)(n, data.resample(seed), table, settings) for n, seed in enumerate(seeds)]
-    done = dict(_shown(calls, "linear models and trees", jobs))
-    levels = done[0].keys()
-    return {level: [done[n][level] for n in range(len(done))] for level in levels}
+    calls = [joblib.delayed(_without_network)(data.resample(seed), table, settings) for seed in seeds]
+    done = _in_order(calls, "linear models and trees", jobs)
+    return {level: [found[level] for found in done] for level in done[0]}
 
 
-def _shown(calls: list, label: str, jobs: int) -> Iterator:
-    """The results of calls, as they come, with a progress bar."""
-    for _, result in zip(progress(calls, label), parallel(calls, jobs), strict=True):
-        yield result
+def _in_order(calls: list, label: str, jobs: int) -> list:
+    """The results of calls, while a progress bar tells how many are there."""
+    found = dict(pair for _, pair in zip(progress(calls, label), parallel(calls, jobs), strict=True))
+    return [found[n] for n in range(len(calls))]
 
 
-def _plain(number: int, draw: Dataset, table: Table, settings: Mapping) -> tuple[int, dict]:
-    x, y = learned(draw)
+def _without_network(draw: Dataset, table: Table, settings: Mapping) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    known = all_known(draw)
+    x, y = known.x, known.y[draw.main.name].numpy()
     scale = draw.scale.get(draw.main.name, (0.0, 1.0))
     rows = draw.test.rows.numpy()
     said = {
@@ -233,10 +233,9 @@ def _plain(number: int, draw: Dataset, table: Table, settings: Mapping) -> tuple
         TREES: _grown(draw, settings[TREES], x.numpy(), y, draw.test.x.numpy()),
     }
     if len(table.tasks) > 1:
-        known, test = (_auxiliaries(table, where) for where in (_rows(draw), draw.test.rows))
-        own, others = np.c_[x.numpy(), known], np.c_[draw.test.x.numpy(), test]
+        own, others = (np.c_[part.x.numpy(), _auxiliaries_of(table, part.rows)] for part in (known, draw.test))
         said[WITH] = _grown(draw, settings[TREES], own, y, others)
-    return number, {name: (rows, predictions(draw.main, out, scale).numpy()) for name, out in said.items()}
+    return {name: (rows, predictions(draw.main, out, scale).numpy()) for name, out in said.items()}
 
 
 def _grown(draw: Dataset, settings: tuple[int, int], x: np.ndarray, y: np.ndarray, new: np.ndarray) -> torch.Tensor:
@@ -256,19 +255,12 @@ def _of_trees(main: Task, model: Any, said: np.ndarray) -> torch.Tensor:
     return outputs
 
 
-def _rows(draw: Dataset) -> torch.Tensor:
-    rows = torch.cat([draw.train.rows, draw.meta.rows])
-    y = torch.cat([draw.train.y[draw.main.name], draw.meta.y[draw.main.name]])
-    return rows[labelled(y)]
+def all_known(draw: Dataset) -> Split:
+    """The rows of train and meta together that have a main label."""
+    return labelled_rows(join_splits(draw.train, draw.meta), draw.main)
 
 
-def learned(draw: Dataset) -> tuple[torch.Tensor, np.ndarray]:
-    """Inputs and main labels of train and meta together, as far as they are labelled."""
-    y = torch.cat([draw.train.y[draw.main.name], draw.meta.y[draw.main.name]])
-    return torch.cat([draw.train.x, draw.meta.x])[labelled(y)], y[labelled(y)].numpy()
-
-
-def _auxiliaries(table: Table, rows: torch.Tensor) -> np.ndarray:
+def _auxiliaries_of(table: Table, rows: torch.Tensor) -> np.ndarray:
     pairs = [(table.targets[task.name][rows].double(), task) for task in table.tasks[1:]]
     columns = [torch.where(c == -1, torch.nan, c) if t.n_classes else c for c, t in pairs]
     return torch.stack(columns, 1).numpy()
@@ -276,22 +268,21 @@ def _auxiliaries(table: Table, rows: torch.Tensor) -> np.ndarray:
 
 def _plain_settings(data: Dataset, tuning: Sequence[int], jobs: int) -> dict[str, Any]:
     """Penalty of the linear model, rounds and leaves of the trees: the lowest mean meta loss."""
-    calls = [joblib.delayed(_tried)(data.resample(seed)) for seed in tuning]
-    done = list(_shown(calls, "linear models and trees, settings", jobs))
+    calls = [joblib.delayed(_meta_losses)(data.resample(seed)) for seed in tuning]
+    done = _in_order(calls, "linear models and trees, settings", jobs)
     linear, trees = (np.mean([found[part] for found in done], 0) for part in range(2))
     leaves, rounds = np.unravel_index(trees.argmin(), trees.shape)
     return {LINEAR: STRENGTHS[linear.argmin()], TREES: (int(rounds) + 1, LEAVES[leaves])}
 
 
-def _tried(draw: Dataset) -> tuple[np.ndarray, np.ndarray]:
+def _meta_losses(draw: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Meta losses of linear models (strengths,) and of trees (leaves, rounds)."""
-    main, name = draw.main, draw.main.name
-    known = labelled(draw.train.y[name])
-    x, y = draw.train.x[known], draw.train.y[name][known].numpy()
-    target = draw.meta.y[name].numpy()
+    main, known = draw.main, labelled_rows(draw.train, draw.main)
+    x, y = known.x, known.y[main.name].numpy()
+    target = draw.meta.y[main.name].numpy()
 
     def loss(outputs: torch.Tensor) -> float:
-        return losses(main, target, predictions(main, outputs).numpy()).mean()
+        return row_losses(main, target, predictions(main, outputs).numpy()).mean()
 
     linear = [loss(Linear.fit(draw, x, y, strength)(draw.meta.x)) for strength in STRENGTHS]
     trees = []
@@ -302,11 +293,11 @@ def _tried(draw: Dataset) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(linear), np.asarray(trees)
 
 
-def whole(prepared: Prepared, level: str, found: Found, effort: Effort) -> Model:
+def fit_on_all(prepared: Prepared, level: str, found: Found, effort: Effort) -> Model:
     """This level fitted on all rows, with the settings that were chosen: a network in as many parts as were judged."""
-    data = dataset(prepared.table, prepared.parts)
+    data = dataset_of(prepared.table, prepared.parts)
     if level in found.runs:
-        chosen = contenders(data, effort)[level]
+        chosen = networks(data, effort)[level]
         options = fitting(data, effort) | {"epochs": found.epochs} | dict(chosen.options)
         runs = studies.fits(
             {level: chosen},
@@ -317,7 +308,8 @@ def whole(prepared: Prepared, level: str, found: Found, effort: Effort) -> Model
             **options,
         )[level, found.settings[level]]
         return Model(level, prepared.reader, runs, data.only([t.name for t in chosen.data.tasks]).outline())
-    x, y = learned(data)
+    known = all_known(data)
+    x, y = known.x, known.y[data.main.name].numpy()
     if level == CONSTANT:
         fitted: Linear | Trees = Linear.constant(data, y)
     elif level == LINEAR:

@@ -18,7 +18,7 @@ from torch import Tensor
 from mtlkit import keep
 from mtlkit.advice._columns import Reader
 from mtlkit.datasets import Dataset
-from mtlkit.results import Runs, load_runs, predictions
+from mtlkit.results import Runs, as_frame, load_runs, predictions
 
 SMALLEST = 1e-12
 FORMAT = "mtlkit advice"
@@ -181,19 +181,17 @@ class Model:
         main, encode = self.data.main, self.data.encoder
         assert encode is not None
         found = predictions(main, self.fitted(encode(inputs)), self.data.scale.get(main.name, (0.0, 1.0)))
-        if found.ndim == 1:
-            return pd.Series(found.numpy(), frame.index, name=main.name)
-        return pd.DataFrame(found.numpy(), frame.index, columns=self.data.classes[main.name])
+        return as_frame(found, frame.index, main.name, self.data)
 
     def save(self, path: str | os.PathLike) -> None:
         """Keep the model in one file, without a row of the table, for :func:`mtlkit.load_advised`."""
         about = json.dumps({"level": self.level, "columns": self.reader.columns, "data": keep.pack_data(self.data)})
         if isinstance(self.fitted, Runs):
             self.fitted.save(path)
-            keep.write(path, keep.read(path) | {"advice": about})
+            keep.write_file(path, keep.read_file(path) | {"advice": about})
             return
         parts = {name: value for name, value in vars(self.fitted).items() if isinstance(value, Tensor)}
-        keep.write(path, {"format": FORMAT, "advice": about, "kind": type(self.fitted).__name__, **parts})
+        keep.write_file(path, {"format": FORMAT, "advice": about, "kind": type(self.fitted).__name__, **parts})
 
 
 def load_advised(path: str | os.PathLike) -> Model:
@@ -203,7 +201,7 @@ def load_advised(path: str | os.PathLike) -> Model:
         FileNotFoundError: no such file.
         ValueError: a damaged file, or one that holds something else.
     """
-    content = keep.read(path, (FORMAT, keep.FORMAT))
+    content = keep.read_file(path, (FORMAT, keep.FORMAT))
     if "advice" not in content:
         raise ValueError(f"{path} holds runs, expected a model that Advice.model.save wrote")
     about = json.loads(content["advice"])

@@ -16,7 +16,7 @@ LEVEL, POWER = stats.LEVEL, 0.8
 MOST_ROWS = 1e7
 
 
-def contrast(
+def judged(
     values: pd.DataFrame, pairs: Mapping[str, tuple[str, str]], *, overlap: float, lower_is_better: bool
 ) -> pd.DataFrame:
     """Pairs of columns, the second minus the first, over repetitions whose splits share rows.
@@ -42,7 +42,7 @@ def rows_needed(row: pd.Series, pairs: int, repetitions: int, rows: int) -> floa
     """How many rows show a difference of this size in four of five tables, if its error shrinks as 1/sqrt(rows).
 
     Args:
-        row: of :func:`contrast`.
+        row: of :func:`judged`.
         pairs: number of them, which the level is divided by.
         repetitions: n there.
         rows: of the table.

@@ -13,9 +13,9 @@ import torch
 
 from mtlkit.advice._columns import Reader, alone, cleaned, input_of, moment, target_of
 from mtlkit.advice._read import Refused
-from mtlkit.advice._splits import FOLDS, Rows, parts, ratio, splits
+from mtlkit.advice._splits import FOLDS, Draw, draw_splits, parts_of_all, ratio
 from mtlkit.datasets import Dataset
-from mtlkit.datasets.tabular import Table, check_columns, group_numbers
+from mtlkit.datasets.tabular import Table, check_columns, group_numbers, main_strata
 from mtlkit.tasks import labelled
 
 MIN_ROWS = 50
@@ -34,7 +34,7 @@ class Prepared:
     Attributes:
         table: encoded, main task first.
         strata: (N,) class of the main task, 0 for a regression, -1 without a label.
-        draws: rows of train, meta and test, see :func:`mtlkit.advice._splits.splits`.
+        draws: rows of train, meta and test, see :func:`mtlkit.advice._splits.draw_splits`.
         inner: draws of a repetition.
         parts: of all rows, for the model that is kept.
         overlap: labelled test rows over the other labelled rows.
@@ -45,9 +45,9 @@ class Prepared:
 
     table: Table
     strata: np.ndarray
-    draws: list[Rows]
+    draws: list[Draw]
     inner: int
-    parts: list[Rows]
+    parts: list[Draw]
     overlap: float
     reader: Reader
     columns: pd.DataFrame
@@ -56,10 +56,10 @@ class Prepared:
     @property
     def data(self) -> Dataset:
         """The data set whose draws are those of :attr:`draws`, by seed."""
-        return dataset(self.table, self.draws)
+        return dataset_of(self.table, self.draws)
 
 
-def dataset(table: Table, draws: Sequence[Rows]) -> Dataset:
+def dataset_of(table: Table, draws: Sequence[Draw]) -> Dataset:
     """A table with these splits: seed s has those of draw s."""
 
     def draw(seed: int) -> Dataset:
@@ -69,51 +69,78 @@ def dataset(table: Table, draws: Sequence[Rows]) -> Dataset:
     return draw(0)
 
 
-def prepare(
-    frame: pd.DataFrame,
-    main: str,
-    auxiliaries: Sequence[str] = (),
-    *,
-    leave_out: Sequence[str] = (),
-    kinds: Mapping[str, str] | None = None,
-    dates: Sequence[str] = (),
-    groups: str | None = None,
-    time: str | None = None,
-    balanced: bool = False,
-    repeats: int | None = None,
-    inner: int | None = None,
-) -> Prepared:
-    """Check a table, infer what its columns are, and draw the splits; see :func:`mtlkit.advise` for the arguments.
+@dataclass
+class Roles:
+    """What the columns are there for, as :func:`mtlkit.advise` is told; names become text, as the columns' do.
+
+    Raises:
+        Refused: a text in place of a list, two columns to split by.
+    """
+
+    main: str
+    auxiliaries: Sequence[str] = ()
+    leave_out: Sequence[str] = ()
+    dates: Sequence[str] = ()
+    kinds: Mapping[str, str] | None = None
+    groups: str | None = None
+    time: str | None = None
+    balanced: bool = False
+
+    def __post_init__(self) -> None:
+        for what in ("auxiliaries", "leave_out", "dates"):
+            names = getattr(self, what)
+            if isinstance(names, str) or not isinstance(names, Sequence):
+                raise Refused(f"{what} is {names!r}, expected a list of column names")
+            setattr(self, what, [str(name) for name in names])
+        self.main, self.kinds = str(self.main), {str(name): kind for name, kind in (self.kinds or {}).items()}
+        self.groups, self.time = (None if name is None else str(name) for name in (self.groups, self.time))
+        if None not in (self.groups, self.time):
+            raise Refused(f"groups is {self.groups!r} and time is {self.time!r}, expected one of them at most")
+
+    @property
+    def targets(self) -> list[str]:
+        """The main column and the auxiliaries."""
+        return [self.main, *self.auxiliaries]
+
+    @property
+    def splitting(self) -> list[str]:
+        """The column to split by, if there is one."""
+        return [column for column in (self.groups, self.time) if column is not None]
+
+    def check(self, frame: pd.DataFrame) -> None:
+        """Refuse a column that is not there or has two roles, and a kind of no target."""
+        kinds = self.kinds or {}
+        for name in [*self.targets, *self.leave_out, *self.dates, *self.splitting, *kinds]:
+            if name not in frame:
+                close = difflib.get_close_matches(name, frame.columns, n=3)
+                like = f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+                rest = ", ..." if len(frame.columns) > NAMED else ""
+                raise Refused(f"no column {name!r}{like}, expected one of {', '.join(frame.columns[:NAMED])}{rest}")
+        if unmeant := [name for name in kinds if name not in self.targets]:
+            raise Refused(f"kinds names {unmeant[0]!r}, expected one of the targets {', '.join(self.targets)}")
+        try:
+            check_columns(frame, self.targets, [*self.leave_out, *self.splitting], self.dates)
+        except ValueError as error:
+            raise Refused(str(error)) from None
+
+
+def prepare(frame: pd.DataFrame, roles: Roles, *, repeats: int | None = None, inner: int | None = None) -> Prepared:
+    """Check a table, infer what its columns are, and draw the splits.
 
     Args:
-        repeats, inner: of :func:`mtlkit.advice._splits.splits`; what fits the number of rows when None.
+        repeats, inner: of :func:`mtlkit.advice._splits.draw_splits`; what fits the number of rows when None.
 
     Raises:
         Refused: with what was found and what was expected.
     """
     if not isinstance(frame, pd.DataFrame):
         raise Refused(f"frame is a {type(frame).__name__}, expected a pandas.DataFrame")
-    for what, names in {"auxiliaries": auxiliaries, "leave_out": leave_out, "dates": dates}.items():
-        if isinstance(names, str) or not isinstance(names, Sequence):
-            raise Refused(f"{what} is {names!r}, expected a list of column names")
     frame = frame.rename(columns=str).reset_index(drop=True)
-    main, *auxiliaries = map(str, [main, *auxiliaries])
-    leave_out, dates = [str(name) for name in leave_out], [str(name) for name in dates]
-    groups, time = (None if column is None else str(column) for column in (groups, time))
-    kinds = {str(name): kind for name, kind in (kinds or {}).items()}
-    splitting = [column for column in (groups, time) if column is not None]
-    if len(splitting) == 2:
-        raise Refused(f"groups is {groups!r} and time is {time!r}, expected one of them at most")
-    targets = [main, *auxiliaries]
-    _known(frame, [*targets, *leave_out, *dates, *splitting, *kinds])
-    if unmeant := [name for name in kinds if name not in targets]:
-        raise Refused(f"kinds names {unmeant[0]!r}, expected one of the targets {', '.join(targets)}")
-    try:
-        check_columns(frame, targets, [*leave_out, *splitting], dates)
-    except ValueError as error:
-        raise Refused(str(error)) from None
+    roles.check(frame)
+    main, targets, groups, time, balanced = roles.main, roles.targets, roles.groups, roles.time, roles.balanced
+    kinds = dict(roles.kinds or {})
     missing = frame.isna().mean()
-    used = frame.drop(columns=leave_out).apply(cleaned)
+    used = frame.drop(columns=roles.leave_out).apply(cleaned)
     found: dict[str, tuple[str, str, str]] = {}
     told: list[str] = []
     labels: dict[str, pd.Series] = {}
@@ -129,20 +156,20 @@ def prepare(
     if balanced and kinds[main] == "regression":
         raise Refused(f"balanced is True, but {main!r} is a regression: expected classes to weigh")
     reading = []
-    for column in used.columns.drop([*targets, *splitting]):
-        how, read_as, why, to_be_told = input_of(used[column], column in dates)
+    for column in used.columns.drop([*targets, *roles.splitting]):
+        how, read_as, why, to_be_told = input_of(used[column], column in roles.dates)
         found[column] = ("input" if how else "left out", read_as, why)
         told += [f"column {column!r}: {why}"] if to_be_told else []
         reading += [(column, how)] if how else []
-    found |= {column: ("left out", "", "as you asked") for column in leave_out}
-    found |= {column: ("splits rows", "", "") for column in splitting}
+    found |= {column: ("left out", "", "as you asked") for column in roles.leave_out}
+    found |= {column: ("splits rows", "", "") for column in roles.splitting}
     if not reading:
         raise Refused(f"no usable input is left among {', '.join(frame.columns[:NAMED])}, expected at least one")
     reader = Reader(tuple(reading))
     inputs = reader(frame)
-    told += _about_leaks(inputs, {name: labels[name] for name in auxiliaries}, known, kinds[main])
+    told += _about_leaks(inputs, {name: labels[name] for name in roles.auxiliaries}, known, kinds[main])
     table = Table.of(inputs, labels, kinds)
-    strata = _strata(table)
+    strata = main_strata(table).numpy()
     by_group = None if groups is None else _groups(used[groups])
     by_time = None if time is None else moment(used[time]).to_numpy()
     fitting = _repetitions(len(known), inputs.size)
@@ -150,12 +177,13 @@ def prepare(
     if time is not None:
         inner = 1
     divided: dict[str, Any] = {"inner": inner, "groups": by_group, "time": by_time, "balanced": balanced}
-    draws = splits(strata, repeats=repeats, **divided)
+    draws = draw_splits(strata, repeats=repeats, **divided)
     told += _about_splits(draws, len(frame), groups, by_group, balanced or time is not None)
     told += _check_draws(strata, draws, table, main, kinds[main])
     columns = pd.DataFrame.from_dict(found, orient="index", columns=["role", "read as", "why"])
     columns = columns.assign(missing=missing.reindex(columns.index)).rename_axis("column")
-    return Prepared(table, strata, draws, inner, parts(strata, **divided), ratio(draws, strata), reader, columns, told)
+    every = parts_of_all(strata, **divided)
+    return Prepared(table, strata, draws, inner, every, ratio(draws, strata), reader, columns, told)
 
 
 def _repetitions(rows: int, entries: int) -> tuple[int, int]:
@@ -163,22 +191,6 @@ def _repetitions(rows: int, entries: int) -> tuple[int, int]:
     if rows > 10_000 or entries > 1_000_000:
         return 1, 1
     return 2, 1 if rows > 2000 else 2
-
-
-def _known(frame: pd.DataFrame, names: Sequence[str]) -> None:
-    for name in names:
-        if name not in frame:
-            close = difflib.get_close_matches(name, frame.columns, n=3)
-            like = f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
-            rest = ", ..." if len(frame.columns) > NAMED else ""
-            raise Refused(f"no column {name!r}{like}, expected one of {', '.join(frame.columns[:NAMED])}{rest}")
-
-
-def _strata(table: Table) -> np.ndarray:
-    main = table.tasks[0]
-    target = table.targets[main.name]
-    known = torch.zeros_like(target) if main.kind == "regression" else target
-    return torch.where(labelled(target), known, -1).long().numpy()
 
 
 def _groups(column: pd.Series) -> np.ndarray:
@@ -237,7 +249,7 @@ def _about_leaks(inputs: pd.DataFrame, auxiliaries: Mapping[str, pd.Series], lab
 
 
 def _about_splits(
-    draws: Sequence[Rows], rows: int, groups: str | None, by_group: np.ndarray | None, some_unused: bool
+    draws: Sequence[Draw], rows: int, groups: str | None, by_group: np.ndarray | None, some_unused: bool
 ) -> list[str]:
     found = []
     used = sum(map(len, draws[0]))
@@ -258,11 +270,11 @@ def _about_splits(
     return found
 
 
-def _check_draws(strata: np.ndarray, draws: Sequence[Rows], table: Table, main: str, kind: str) -> list[str]:
+def _check_draws(strata: np.ndarray, draws: Sequence[Draw], table: Table, main: str, kind: str) -> list[str]:
     """Refuse draws on which a task cannot be trained or scored; warn of classes that training does not show."""
     unseen = 0.0
     for draw in draws:
-        known = {where: strata[rows][strata[rows] >= 0] for where, rows in zip(PARTS, draw, strict=True)}
+        known = {where: strata[rows][strata[rows] >= 0] for where, rows in zip(SPLITS, draw, strict=True)}
         for where, labels in known.items():
             needs_two = kind == "binary" or (kind == "multiclass" and where == "train")
             if len(labels) < 2 or (needs_two and len(np.unique(labels)) < 2):
@@ -281,4 +293,4 @@ def _check_draws(strata: np.ndarray, draws: Sequence[Rows], table: Table, main: 
     return []
 
 
-PARTS = ("train", "meta", "test")
+SPLITS = ("train", "meta", "test")

@@ -116,8 +116,8 @@ def _header(lines: Iterator[str]) -> tuple[int, str, Iterator[str]]:
     first = filled[0] if filled else 0
     for first, after in itertools.pairwise(filled):
         own, following = (_most(top[n]) for n in (first, after))
-        title = not _count(top[first], own) and _count(top[after], following)
-        comment = top[first].startswith("#") and _count(top[first], own) != _count(top[after], own)
+        title = not _outside_quotes(top[first], own) and _outside_quotes(top[after], following)
+        comment = top[first].startswith("#") and _outside_quotes(top[first], own) != _outside_quotes(top[after], own)
         if not title and not comment:
             break
     separator = named[1] if named else _most("".join(top[first : first + 1]))
@@ -125,8 +125,8 @@ def _header(lines: Iterator[str]) -> tuple[int, str, Iterator[str]]:
 
 
 def _most(line: str) -> str:
-    return max(",;\t|", key=lambda separator: _count(line, separator))
+    return max(",;\t|", key=lambda separator: _outside_quotes(line, separator))
 
 
-def _count(line: str, separator: str) -> int:
+def _outside_quotes(line: str, separator: str) -> int:
     return re.sub(r'"[^"]*"', "", line).count(separator)

@@ -11,10 +11,10 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 FOLDS = 5
 """Every labelled row is tested on once in as many repetitions; a fifth of the rows each time."""
 
-Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
+Draw = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def splits(
+def draw_splits(
     strata: np.ndarray,
     *,
     repeats: int,
@@ -22,7 +22,7 @@ def splits(
     groups: np.ndarray | None = None,
     time: np.ndarray | None = None,
     balanced: bool = False,
-) -> list[Rows]:
+) -> list[Draw]:
     """Positions of the train, meta and test rows of each draw; draw ``r * inner + k`` is part k of repetition r.
 
     Five folds of the labelled rows are tested on in turn, ``repeats`` times. Of the others a fifth is meta, another
@@ -46,27 +46,27 @@ def splits(
             for fold, (rest, test) in enumerate(_folds(np.arange(len(strata)), strata, groups, repeat)):
                 halves = _folds(rest, strata, groups, repeat * FOLDS + fold)
                 found += [(train, meta, test) for train, meta in halves[:inner]]
-    return _alike(found, strata, balanced)
+    return _same_sizes(found, strata, balanced)
 
 
-def parts(
+def parts_of_all(
     strata: np.ndarray,
     inner: int,
     *,
     groups: np.ndarray | None = None,
     time: np.ndarray | None = None,
     balanced: bool = False,
-) -> list[Rows]:
+) -> list[Draw]:
     """The parts of all rows, for a model that is not to be tested: its meta rows stand in for test rows."""
     if time is None:
         found = _folds(np.arange(len(strata)), strata, groups, 0)[:inner]
     else:
         order, last = np.argsort(time, kind="stable"), len(time) - len(time) // FOLDS
         found = [(order[:last], order[last:])]
-    return _alike([(train, meta, meta) for train, meta in found], strata, balanced)
+    return _same_sizes([(train, meta, meta) for train, meta in found], strata, balanced)
 
 
-def _alike(found: list[Rows], strata: np.ndarray, balanced: bool) -> list[Rows]:
+def _same_sizes(found: list[Draw], strata: np.ndarray, balanced: bool) -> list[Draw]:
     found = [(train, meta[strata[meta] >= 0], test[strata[test] >= 0]) for train, meta, test in found]
     if balanced:
         found = [(_even(train, strata), _even(meta, strata), test) for train, meta, test in found]
@@ -102,7 +102,7 @@ def _folds(rows: np.ndarray, strata: np.ndarray, groups: np.ndarray | None, seed
     return found
 
 
-def _windows(strata: np.ndarray, time: np.ndarray, inner: int) -> list[Rows]:
+def _windows(strata: np.ndarray, time: np.ndarray, inner: int) -> list[Draw]:
     order, length = np.argsort(time, kind="stable"), len(time) // (2 * FOLDS)
     found = []
     for window in range(FOLDS):
@@ -121,7 +121,7 @@ def _even(rows: np.ndarray, strata: np.ndarray) -> np.ndarray:
     return np.repeat(rows, times)
 
 
-def ratio(draws: Sequence[Rows], strata: np.ndarray) -> float:
+def ratio(draws: Sequence[Draw], strata: np.ndarray) -> float:
     """Labelled test rows over labelled rows trained or chosen on, for the correction of tests."""
     *others, test = draws[0]
     used = np.unique(np.concatenate(others))

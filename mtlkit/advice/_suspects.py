@@ -20,12 +20,12 @@ from mtlkit.advice._levels import (
     Effort,
     Found,
     committee,
-    contenders,
     fitting,
-    losses,
+    networks,
     plain,
+    row_losses,
 )
-from mtlkit.advice._prepare import Prepared, dataset
+from mtlkit.advice._prepare import Prepared, dataset_of
 from mtlkit.advice._splits import FOLDS
 from mtlkit.datasets.base import choose
 from mtlkit.datasets.noise import other_class
@@ -53,10 +53,10 @@ def suspects(
     truth = table.targets[main.name]
     spoilt, wrong = _spoilt(prepared)
     once = replace(prepared, table=spoilt, draws=prepared.draws[: FOLDS * prepared.inner])
-    data = dataset(spoilt, once.draws)
+    data = dataset_of(spoilt, once.draws)
     predictions = plain(data, spoilt, found.settings, range(0, len(once.draws), prepared.inner), jobs)
     names = [name for name in (SINGLE, EQUAL, *WEIGHTED) if name in found.runs]
-    chosen = contenders(data, effort)
+    chosen = networks(data, effort)
     done = studies.fits(
         {name: chosen[name] for name in names},
         [(name, found.settings[name]) for name in names],
@@ -114,7 +114,7 @@ def _rankings(
     found = {}
     for level in (LINEAR, TREES, SINGLE, EQUAL, *WEIGHTED):
         if level in predictions and (level in runs or level in (LINEAR, TREES)):
-            parts = [pd.Series(losses(main, y[rows], said), rows) for rows, said in predictions[level]]
+            parts = [pd.Series(row_losses(main, y[rows], said), rows) for rows, said in predictions[level]]
             found[LOSS.format(level)] = pd.concat(parts).groupby(level=0).mean()
     for level in WEIGHTED:
         if level in runs:

@@ -60,7 +60,7 @@ def names() -> list[str]:
 
 def needs(name: str) -> tuple[str, ...]:
     """The files behind a data set, as named in :data:`mtlkit.datasets.files.FILES`; none for most small ones."""
-    _check(name)
+    _check_name(name)
     return files.needed(*_FOLDERS.get(name, ()))
 
 
@@ -78,7 +78,7 @@ def load(name: str, *, seed: int = 0, **options) -> Dataset:
         TypeError: unknown option, or a seed that is no integer.
         FileNotFoundError: a data file is not there and could not be downloaded.
     """
-    _check(name)
+    _check_name(name)
     loader = _LOADERS[name]
     allowed = [option for option in inspect.signature(loader).parameters if option != "seed"]
     for option in options:
@@ -106,7 +106,7 @@ def outline(name: str, **options) -> Dataset:
         return load(name, **options)
 
 
-def _check(name: str) -> None:
+def _check_name(name: str) -> None:
     if name not in _LOADERS:
         raise ValueError(f"no data set {name!r}, expected one of {', '.join(names())}")
 

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             try:
                 path = files.fetch(file) if given.command == "fetch" else files.find(file)
                 if path is not None:
-                    files.read(file, path)
+                    files.checked_bytes(file, path)
                 print(f"  {file}: {'not here, ' + files.FILES[file].address if path is None else path}")
             except (OSError, ValueError) as error:
                 failed = True

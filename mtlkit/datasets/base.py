@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -189,9 +189,8 @@ class Dataset:
         """Let training use the clean meta rows directly, as any method could.
 
         Args:
-            share: None pools train and meta as they are; a number in (0, 1) repeats the meta rows
-                until they are that share of the training rows (0.5: half of each batch on average);
-                1 trains on the meta rows alone.
+            share: None pools train and meta as they are; a number in (0, 1) repeats the meta rows until they are that
+                share of the training rows (0.5: half of each batch on average); 1 trains on the meta rows alone.
             hold_out: share of the meta rows that are not trained on and become the meta split, which
                 chooses epoch and learning rate: the last ``round(hold_out * n_meta)``. With 0 the meta split
                 stays whole, so that the choice is made on rows that are trained on.
@@ -218,7 +217,9 @@ class Dataset:
                 return replace(data, train=meta, train_at=None)
             repeats = len(meta) if share is None else max(1, round(len(train) * share / (1 - share)))
             extra = meta.take(torch.arange(repeats) % len(meta))
-            return replace(data, train=join(train, extra), train_at=_then(data.train_at, lambda s: join(s, extra)))
+            return replace(
+                data, train=join_splits(train, extra), train_at=_then(data.train_at, lambda s: join_splits(s, extra))
+            )
 
         options = recipes.call(Dataset.train_on_meta, share, name="train_on_meta", hold_out=hold_out)
         return self.variant(mix, lambda line: f"{line}.{options}")
@@ -235,7 +236,16 @@ def blank(tasks: Sequence[Task], shape: Sequence[int]) -> Split:
     return Split(torch.zeros(1, *shape), y, torch.zeros(1, dtype=torch.long), torch.zeros(1, len(tasks)).bool())
 
 
-def join(*parts: Split) -> Split:
+def of_one_task(name: str, tasks: Sequence[Task], x: Tensor, labels: Tensor, rows: Tensor) -> Split:
+    """Rows with a label, (N,) classes, for one of these classification tasks and none for the others."""
+    y = {}
+    for task in tasks:
+        own = labels if task.kind == "multiclass" else labels.float()
+        y[task.name] = own if task.name == name else torch.full_like(own, -1 if own is labels else torch.nan)
+    return Split(x, y, rows, torch.zeros(len(x), len(tasks), dtype=torch.bool))
+
+
+def join_splits(*parts: Split) -> Split:
     """Rows of several splits one after the other."""
     return Split(
         torch.cat([p.x for p in parts]),
@@ -284,6 +294,20 @@ def main_first(names: Sequence[Name], main: Name) -> list[Name]:
     if main not in names:
         raise ValueError(f"main is {main!r}, expected one of {', '.join(map(str, names))}")
     return [main, *(name for name in names if name != main)]
+
+
+def some_of(known: Collection[str], names: Sequence[str], main: str, what: str) -> list[str]:
+    """``names``, some of those that are ``known``, with ``main`` moved to the front; ``what`` is for the message.
+
+    Raises:
+        ValueError: an unknown name, one twice, or ``main`` is not among them.
+    """
+    for name in names:
+        if name not in known:
+            raise ValueError(f"no {what} {name!r}, expected some of {', '.join(known)}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"tasks are {', '.join(names)}, expected each once")
+    return main_first(names, main)
 
 
 def choose(n: int, share: float, generator: torch.Generator) -> Tensor:

@@ -22,11 +22,10 @@ class Card:
 
     Attributes:
         facts: name, main task, inputs, share of texts that were cut, units of standardised targets, source, licence.
-        frame: one row per task and split, indexed by both, the main task first: ``kind``, ``rows``,
-            ``labelled`` (rows with a label), ``missing`` (share without one), ``noisy`` (share of
-            the labels that label noise replaced) and ``labels``: the share of positives, the range
-            of class shares, or mean ± standard deviation, over the labelled rows. Pixel-wise
-            targets count a row as labelled when any of its pixels is.
+        frame: one row per task and split, indexed by both, the main task first: ``kind``, ``rows``, ``labelled`` (rows
+            with a label), ``missing`` (share without one), ``noisy`` (share of the labels that label noise replaced)
+            and ``labels``: the share of positives, the range of class shares, or mean ± standard deviation, over the
+            labelled rows. Pixel-wise targets count a row as labelled when any of its pixels is.
         classes: one row per task and class of the training split: ``name``, ``labels``, ``share``.
     """
 

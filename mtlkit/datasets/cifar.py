@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from mtlkit.datasets import files
-from mtlkit.datasets.base import Dataset, Split, check_share, check_sizes, choose, main_first
+from mtlkit.datasets.base import Dataset, Split, check_share, check_sizes, main_first
 from mtlkit.datasets.mnist import own_block
-from mtlkit.datasets.noise import flip_labels, with_main_labels
+from mtlkit.datasets.noise import with_flipped_labels
 from mtlkit.tasks import Task
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -33,22 +33,20 @@ def cifar10(
 ) -> Dataset:
     """Ten one-vs-rest tasks, ``is_airplane`` to ``is_truck``, the chosen ``main`` class first.
 
-    SLGrad's images (arXiv 2306.04519) and more of the same kind: seed 0 has the first ``n_train + n_meta``
-    training images, the paper's, seed 1 those that follow, and so on, so that no two seeds share
-    one; the seed draws which of its images are the meta split. Training images come from the first
-    of the five published batches, 10,000 images, which is enough for ten seeds of 1,000. The test
-    split is the first ``n_test`` test images, in their order, and the same object for every seed
-    (the paper has 2,000).
+    SLGrad's images (arXiv 2306.04519) and more of the same kind: seed 0 has the first ``n_train + n_meta`` training
+    images, the paper's, seed 1 those that follow, and so on, so that no two seeds share one; the seed draws which of
+    its images are the meta split. Training images come from the first of the five published batches, 10,000 images,
+    which is enough for ten seeds of 1,000. The test split is the first ``n_test`` test images, in their order, and the
+    same object for every seed (the paper has 2,000).
 
     Inputs are (3, 32, 32) in float32, each channel standardised by its mean and standard deviation
     over all 10,000 images of that batch. ``rows`` counts the test images from 50,000 on.
 
     Args:
         main: class of the main task.
-        label_noise: share of the main task's training labels that is chosen to be made wrong,
-            exactly ``round(share * n_train)`` of them (the paper flips each with that probability).
-        noise: see :func:`mtlkit.datasets.noise.flip_labels`; a label that ``"background"`` leaves
-            as it is does not count as noisy.
+        label_noise: share of the main task's training labels that is made wrong, exactly ``round(share * n_train)``
+            (the paper flips each with that probability).
+        noise: see :func:`mtlkit.datasets.noise.flip_labels`.
 
     Raises:
         ValueError: a share outside [0, 1], an unknown class or ``noise``, an empty split, a seed
@@ -66,11 +64,10 @@ def cifar10(
     pixels, classes = _batch(TRAIN, paths[0])
     moments = _moments(paths[0])
     train, meta = (_split(pixels[rows], classes[rows], rows, moments, order) for rows in drawn.split([n_train, n_meta]))
-    chosen = choose(n_train, label_noise, generator)
     return Dataset(
         "cifar10",
         tuple(Task(name, "binary") for name in order),
-        with_main_labels(train, flip_labels(train.y[order[0]], chosen, noise)),
+        with_flipped_labels(train, label_noise, noise, generator),
         meta,
         _test(*paths, n_test, order),
         source="CIFAR-10 (Krizhevsky 2009)",
@@ -106,5 +103,5 @@ def _batch(name: str, path: Path) -> tuple[Tensor, Tensor]:
     if path == files.BLANK:
         pixels = (torch.arange(3072) % 256).to(torch.uint8).view(3, 32, 32)
         return pixels.expand(N_TEST, -1, -1, -1), torch.arange(N_TEST) % len(CLASSES)
-    batch = pickle.loads(files.read(name, path), encoding="bytes")  # the bytes are known by their hash
+    batch = pickle.loads(files.checked_bytes(name, path), encoding="bytes")  # the bytes are known by their hash
     return torch.from_numpy(batch[b"data"].copy()).view(-1, 3, 32, 32), torch.tensor(batch[b"labels"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from sklearn.datasets import load_digits
 
-from mtlkit.datasets.base import Dataset, Split, check_share, choose
-from mtlkit.datasets.noise import flip_labels, with_main_labels
+from mtlkit.datasets.base import Dataset, Split, check_share, main_first
+from mtlkit.datasets.noise import with_flipped_labels
 from mtlkit.tasks import Task
 
 
@@ -27,15 +27,13 @@ def digits(
         main: digit of the main task.
         label_noise: share of the main task's training labels that is made wrong, exactly
             ``round(share * n_train)`` of them (the papers flip each with that probability).
-        noise: see :func:`mtlkit.datasets.noise.flip_labels`; a label that ``"background"`` leaves as it is does not
-            count as noisy.
+        noise: see :func:`mtlkit.datasets.noise.flip_labels`.
 
     Raises:
         ValueError: a share outside [0, 1], an unknown digit or ``noise``, an empty split.
     """
     check_share("label_noise", label_noise)
-    if main not in range(10):
-        raise ValueError(f"main is {main!r}, expected one of {', '.join(map(str, range(10)))}")
+    order = main_first(range(10), main)
     source = load_digits()
     n = len(source.target)
     n_train = n - n_meta - n_test
@@ -43,7 +41,6 @@ def digits(
         raise ValueError(
             f"n_meta is {n_meta} and n_test is {n_test}, expected at least 1 row in each split of {n} rows"
         )
-    order = [main] + [d for d in range(10) if d != main]
     generator = torch.Generator().manual_seed(seed)
     digit = torch.from_numpy(source.target)
     clean = Split(
@@ -55,12 +52,10 @@ def digits(
     train, meta, test = (
         clean.take(rows) for rows in torch.randperm(n, generator=generator).split([n_train, n_meta, n_test])
     )
-    chosen = choose(n_train, label_noise, generator)
-    train = with_main_labels(train, flip_labels(train.y[f"is_{main}"], chosen, noise))
     return Dataset(
         "digits",
         tuple(Task(f"is_{d}", "binary") for d in order),
-        train,
+        with_flipped_labels(train, label_noise, noise, generator),
         meta,
         test,
         source="scikit-learn load_digits: test part of UCI Optical Recognition of Handwritten Digits",

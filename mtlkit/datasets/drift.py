@@ -12,10 +12,9 @@ from mtlkit.datasets.base import Dataset, Split
 def with_drift(data: Dataset, after: int, *, seed: int = 0) -> Dataset:
     """The same data whose auxiliary tasks say nothing about the main task any more after some epoch.
 
-    From epoch ``after`` + 1 on, each training row carries the auxiliary labels of another row: one
-    permutation of the rows, the same for all auxiliaries and epochs. How often each label occurs, and
-    how the auxiliaries go together, stays the same. The main task, the meta and the test split do not
-    change.
+    From epoch ``after`` + 1 on, each training row carries the auxiliary labels of another row: one permutation of the
+    rows, the same for all auxiliaries and epochs. How often each label occurs, and how the auxiliaries go together,
+    stays the same. The main task, the meta and the test split do not change.
 
     Args:
         after: last epoch before the drift.

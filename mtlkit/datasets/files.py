@@ -40,16 +40,12 @@ class File:
     member: str = ""
 
 
-_MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-_FASHION = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 _UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases/"
 _SUPERGLUE = "https://dl.fbaipublicfiles.com/glue/superglue/data/v2/"
-_MRPC = "https://dl.fbaipublicfiles.com/senteval/senteval_data/"
-_WINOGRANDE = "https://storage.googleapis.com/ai2-mosaic/public/winogrande/winogrande_1.1.zip"
 
 _SINGLE = {
     "mnist": (
-        _MNIST,
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
         {
             "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
             "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
@@ -58,7 +54,7 @@ _SINGLE = {
         },
     ),
     "fashion-mnist": (
-        _FASHION,
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         {
             "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
             "train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
@@ -80,7 +76,7 @@ _SINGLE = {
         },
     ),
     "mrpc": (
-        _MRPC,
+        "https://dl.fbaipublicfiles.com/senteval/senteval_data/",
         {
             "msr_paraphrase_train.txt": "2174e11735d71a0f852d51f77fe098baf52ac01a5dfc54b62ddb41b9837b9ebf",
             "msr_paraphrase_test.txt": "51a1f197d8786712d2f0d97700f5be653b7488a96cde00e158159350d23e3d90",
@@ -127,7 +123,7 @@ _ARCHIVED = {
         },
     ),
     "winogrande": (
-        _WINOGRANDE,
+        "https://storage.googleapis.com/ai2-mosaic/public/winogrande/winogrande_1.1.zip",
         "sha256:d5699402a41de2b4e6b3c6e2a1e6b4faab2130543a12019a8c5d4f35ec502d47",
         "winogrande_1.1",
         {
@@ -202,7 +198,7 @@ def fetch(name: str) -> Path:
     return BLANK if _BLANKS.get() else find(name) or _download(name, folders()[-1])
 
 
-def read(name: str, path: Path) -> bytes:
+def checked_bytes(name: str, path: Path) -> bytes:
     """The bytes of ``path``, known to be the file ``name`` of :data:`FILES`.
 
     Raises:

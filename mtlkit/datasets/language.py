@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from mtlkit.datasets import files
-from mtlkit.datasets.base import Dataset, Split, check_sizes, join, main_first
-from mtlkit.datasets.text import SHORTEST, Text, Vocabulary, learned, stored
+from mtlkit.datasets.base import Dataset, Split, check_sizes, join_splits, of_one_task, some_of
+from mtlkit.datasets.text import SHORTEST, Text, Vocabulary, learn_vocabulary, read_vocabulary
 from mtlkit.tasks import Task, labelled
 
 QUESTIONS = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
@@ -60,7 +60,7 @@ class Source:
         return Task(name, "binary") if len(self.classes) == 2 else Task(name, "multiclass", len(self.classes))
 
 
-def _implied(line: Line) -> tuple[str, str]:
+def _premise_and_hypothesis(line: Line) -> tuple[str, str]:
     return line["premise"], line["hypothesis"]
 
 
@@ -73,27 +73,40 @@ def _filled(line: Line) -> tuple[str, str]:
     return line["sentence"].replace("_", line["option1"]), line["sentence"].replace("_", line["option2"])
 
 
-SOURCES = {
-    "cb": Source(
-        "superglue/CB/train.jsonl",
-        "superglue/CB/val.jsonl",
-        ("entailment", "contradiction", "neutral"),
-        texts=_implied,
-        label=lambda line: line["label"],
+def _superglue(
+    name: str,
+    classes: tuple[str, ...],
+    source: str,
+    texts: Callable[[Line], tuple[str, str]] = _premise_and_hypothesis,
+    label: Callable[[Line], str] = lambda line: line["label"],
+    keep_end: bool = False,
+) -> Source:
+    return Source(
+        f"superglue/{name}/train.jsonl",
+        f"superglue/{name}/val.jsonl",
+        classes,
+        texts,
+        label,
         group=lambda line: line["premise"],
-        source="CommitmentBank (De Marneffe, Simons and Tonhauser 2019), as in SuperGLUE",
+        source=f"{source}, as in SuperGLUE",
         licence="research use",
+        keep_end=keep_end,
+    )
+
+
+SOURCES = {
+    "cb": _superglue(
+        "CB",
+        ("entailment", "contradiction", "neutral"),
+        "CommitmentBank (De Marneffe, Simons and Tonhauser 2019)",
         keep_end=True,
     ),
-    "copa": Source(
-        "superglue/COPA/train.jsonl",
-        "superglue/COPA/val.jsonl",
+    "copa": _superglue(
+        "COPA",
         ("choice1", "choice2"),
+        "COPA (Roemmele, Bejan and Gordon 2011)",
         texts=_choices,
         label=lambda line: f"choice{line['label'] + 1}",
-        group=lambda line: line["premise"],
-        source="COPA (Roemmele, Bejan and Gordon 2011), as in SuperGLUE",
-        licence="research use",
     ),
     "mrpc": Source(
         "mrpc/msr_paraphrase_train.txt",
@@ -105,16 +118,7 @@ SOURCES = {
         source="Microsoft Research Paraphrase Corpus (Dolan and Brockett 2005)",
         licence="Microsoft research terms",
     ),
-    "rte": Source(
-        "superglue/RTE/train.jsonl",
-        "superglue/RTE/val.jsonl",
-        ("not_entailment", "entailment"),
-        texts=_implied,
-        label=lambda line: line["label"],
-        group=lambda line: line["premise"],
-        source="Recognizing Textual Entailment 1, 2, 3 and 5, as in SuperGLUE",
-        licence="research use",
-    ),
+    "rte": _superglue("RTE", ("not_entailment", "entailment"), "Recognizing Textual Entailment 1, 2, 3 and 5"),
     "winogrande": Source(
         "winogrande/train_l.jsonl",
         "winogrande/dev.jsonl",
@@ -162,10 +166,9 @@ def language(
     winogrande sentence, its blank filled by option 1 the same, option 2   which is right
     ========== ====================================== ==================== =================================
 
-    Both choices in one row make a choice a binary task whose accuracy is that of the published task, so
-    that one model with a head per task serves all five. (Scoring each choice in a row of its own is
-    the usual form for one such task alone; it would double the rows and need an encoder pass per choice
-    for tasks that have none.)
+    Both choices in one row make a choice a binary task whose accuracy is that of the published task, so that one model
+    with a head per task serves all five. (Scoring each choice in a row of its own is the usual form for one such task
+    alone; it would double the rows and need an encoder pass per choice for tasks that have none.)
 
     Inputs are (n_tokens,) token ids, floating-point numbers as category codes are elsewhere, ``[CLS] first [SEP]
     second [SEP]`` and padding. A longer pair is cut, the longer text first, at its end; at the start for ``cb``,
@@ -197,12 +200,7 @@ def language(
         FileNotFoundError: a file that is not there and could not be downloaded; no tokeniser at that path.
         ImportError: the ``tokenizers`` library is not installed.
     """
-    for name in tasks:
-        if name not in SOURCES:
-            raise ValueError(f"no language task {name!r}, expected some of {', '.join(TASKS)}")
-    order = main_first(tasks, main)
-    if len(set(tasks)) < len(tasks):
-        raise ValueError(f"tasks are {', '.join(tasks)}, expected each once")
+    order = some_of(SOURCES, tasks, main, "language task")
     if n_tokens < SHORTEST:
         raise ValueError(f"n_tokens is {n_tokens}, expected at least {SHORTEST}")
     check_sizes(APART, n_train=1 if n_train is None else n_train)
@@ -232,7 +230,7 @@ def language(
     return Dataset(
         "language",
         tuple(SOURCES[name].task(name) for name in order),
-        join(*(_split(name, order, encoded[name].train, rows) for name, (rows, _) in drawn.items())),
+        join_splits(*(_split(name, order, encoded[name].train, rows) for name, (rows, _) in drawn.items())),
         _split(main, order, encoded[main].train, drawn[main][1]),
         _test(tuple(encoded.items()), n_test),
         source="; ".join(SOURCES[name].source for name in order),
@@ -243,7 +241,7 @@ def language(
 
 
 @dataclass(frozen=True)
-class File:
+class FileRows:
     """A file's rows: (N, n_tokens) ids, (N,) classes, and (N,) row numbers."""
 
     x: Tensor
@@ -261,8 +259,8 @@ class Encoded:
         cut: share of the training rows that were too long.
     """
 
-    train: File
-    test: File
+    train: FileRows
+    test: FileRows
     groups: Tensor
     spare: int
     cut: float
@@ -290,7 +288,7 @@ def _unread(name: str, n_tokens: int) -> Encoded:
     classes = len(SOURCES[name].classes)
     first = TASKS.index(name) * APART
     train, test = (
-        File(torch.zeros(rows, n_tokens), torch.arange(rows) % classes, start + torch.arange(rows))
+        FileRows(torch.zeros(rows, n_tokens), torch.arange(rows) % classes, start + torch.arange(rows))
         for rows, start in ((n, first), (n_test, first + APART // 2))
     )
     return Encoded(train, test, groups.unique(return_inverse=True)[1], largest - 1, 0.0)
@@ -299,12 +297,12 @@ def _unread(name: str, n_tokens: int) -> Encoded:
 @functools.lru_cache(maxsize=4)
 def _learned(entries: int, paths: tuple[Path, ...]) -> Vocabulary:
     read = (_lines(name, path) for name, path in zip(SOURCES, paths, strict=True))
-    return learned((one for lines, _, _ in read for pair in lines for one in pair), entries)
+    return learn_vocabulary((one for lines, _, _ in read for pair in lines for one in pair), entries)
 
 
 @functools.lru_cache(maxsize=4)
 def _stored(path: str) -> Vocabulary:
-    return stored(path)
+    return read_vocabulary(path)
 
 
 @functools.lru_cache(maxsize=16)
@@ -314,7 +312,7 @@ def _encoded(name: str, train: Path, test: Path, n_tokens: int, known: Vocabular
         texts, labels, _ = _lines(name, path, place)
         x, cut = known.encode(texts, n_tokens, SOURCES[name].keep_end)
         first = TASKS.index(name) * APART + place * APART // 2
-        parts.append(File(x, torch.tensor(labels), first + torch.arange(len(texts))))
+        parts.append(FileRows(x, torch.tensor(labels), first + torch.arange(len(texts))))
         long.append(float(cut.float().mean()))
     if long[0] > MANY_CUT:
         warnings.warn(
@@ -336,7 +334,7 @@ def _lines(name: str, path: Path, place: int = 0) -> tuple[list[tuple[str, str]]
     """
     source = SOURCES[name]
     file = (source.train, source.test)[place]
-    found = files.read(file, path).decode("utf-8-sig")
+    found = files.checked_bytes(file, path).decode("utf-8-sig")
     texts, labels, groups = [], [], []
     for number, line in enumerate(_fields(found, table=file.endswith(".txt")), 1):
         try:
@@ -381,19 +379,15 @@ def _draw(data: Encoded, n_meta: int, n_train: int, generator: torch.Generator) 
     return free[:n_train], meta
 
 
-def _split(name: str, order: Sequence[str], file: File, index: Tensor) -> Split:
+def _split(name: str, order: Sequence[str], file: FileRows, index: Tensor) -> Split:
     """Rows of one task, without a label for the others."""
-    labels, y = file.labels[index], {}
-    for other in order:
-        binary = len(SOURCES[other].classes) == 2
-        own = labels.float() if binary else labels
-        y[other] = own if other == name else torch.full_like(own, torch.nan if binary else -1)
-    return Split(file.x[index], y, file.rows[index], torch.zeros(len(index), len(order), dtype=torch.bool))
+    tasks = [SOURCES[other].task(other) for other in order]
+    return of_one_task(name, tasks, file.x[index], file.labels[index], file.rows[index])
 
 
 @functools.lru_cache(maxsize=4)
 def _test(encoded: tuple[tuple[str, Encoded], ...], n_test: int | None) -> Split:
     order = [name for name, _ in encoded]
-    return join(
+    return join_splits(
         *(_split(name, order, data.test, torch.arange(len(data.test.labels))[:n_test]) for name, data in encoded)
     )

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mtlkit.datasets import files
-from mtlkit.datasets.base import Dataset, Split, check_share, check_sizes, choose, join, main_first
-from mtlkit.datasets.noise import flip_labels, with_main_labels
+from mtlkit.datasets.base import Dataset, Split, check_share, check_sizes, join_splits, main_first
+from mtlkit.datasets.noise import with_flipped_labels
 from mtlkit.datasets.overlay import draw_pairs, pair_of_tasks, paired, tasks, with_label_noise
 from mtlkit.tasks import Task
 
@@ -31,7 +31,7 @@ FOLDERS = {
 """Data set to the folders of its left and right images."""
 SINGLE = {"mnist": "mnist", "fashion_mnist": "fashion-mnist"}
 """Data set of single images to its folder."""
-KINDS = {"mnist": "digit", "fashion_mnist": "article"}
+IMAGES = {"mnist": "digit", "fashion_mnist": "article"}
 """The same to what its twenty-task form calls an image."""
 _LICENCES = {"mnist": "CC BY-SA 3.0 (as commonly stated)", "fashion-mnist": "MIT"}
 _SOURCES = {"mnist": "MNIST (LeCun, Cortes, Burges)", "fashion-mnist": "Fashion-MNIST (Xiao, Rasul, Vollgraf)"}
@@ -51,19 +51,16 @@ def one_vs_rest(
 ) -> Dataset:
     """Ten one-vs-rest tasks, ``is_0`` to ``is_9``, the chosen ``main`` class first.
 
-    No two seeds share a training or meta image: one fixed permutation of the 60,000 training images
-    is cut into blocks of ``n_train + n_meta``, and seed s has the s-th block, its first ``n_train``
-    images for training. The test split is the first ``n_test`` of the 10,000 test images, in their
-    order, and the same object for every seed. Inputs are (``pixels``²,) numbers, 0 to 1, in float32.
-    ``rows`` counts the test images from 60,000 on.
+    No two seeds share a training or meta image: one fixed permutation of the 60,000 training images is cut into blocks
+    of ``n_train + n_meta``, and seed s has the s-th block, its first ``n_train`` images for training. The test split is
+    the first ``n_test`` of the 10,000 test images, in their order, and the same object for every seed. Inputs are
+    (``pixels``²,) numbers, 0 to 1, in float32. ``rows`` counts the test images from 60,000 on.
 
     Args:
         name: ``"mnist"`` or ``"fashion_mnist"``.
         main: class of the main task; the classes of Fashion-MNIST are named in :data:`CLOTHES`.
-        label_noise: share of the main task's training labels that is chosen to be made wrong, exactly
-            ``round(share * n_train)`` of them; the seed draws which.
-        noise: see :func:`mtlkit.datasets.noise.flip_labels`; a label that ``"background"`` leaves
-            as it is does not count as noisy.
+        label_noise: share of the main task's training labels that is made wrong, exactly ``round(share * n_train)``.
+        noise: see :func:`mtlkit.datasets.noise.flip_labels`.
         pixels: a side of the image, 28, or 14 or 7 for means over squares of 2x2 or 4x4 pixels.
 
     Raises:
@@ -83,11 +80,10 @@ def one_vs_rest(
     paths = tuple(files.fetch(file) for file in files.needed(folder))
     images, classes = _source(folder, paths)
     train, meta = (_single(images, classes, rows, order, pixels) for rows in drawn.split([n_train, n_meta]))
-    chosen = choose(n_train, label_noise, torch.Generator().manual_seed(seed))
     return Dataset(
         name,
         tuple(Task(task, "binary") for task in train.y),
-        with_main_labels(train, flip_labels(train.y[f"is_{main}"], chosen, noise)),
+        with_flipped_labels(train, label_noise, noise, torch.Generator().manual_seed(seed)),
         meta,
         _single_test(folder, paths, n_test, order, pixels),
         source=_SOURCES[folder],
@@ -115,18 +111,18 @@ def digits_and_articles(
             a damaged file.
         FileNotFoundError: a file that is not there and could not be downloaded.
     """
-    order = tuple(main_first([f"{kind}_{c}" for kind in KINDS.values() for c in range(10)], main))
+    order = tuple(main_first([f"{kind}_{c}" for kind in IMAGES.values() for c in range(10)], main))
     found = {
         kind: one_vs_rest(name, n_train=n_train, n_meta=n_meta, n_test=n_test, pixels=pixels, seed=seed)
-        for name, kind in KINDS.items()
+        for name, kind in IMAGES.items()
     }
     own = main.split("_")[0]
-    folder = next(SINGLE[name] for name, kind in KINDS.items() if kind == own)
+    folder = next(SINGLE[name] for name, kind in IMAGES.items() if kind == own)
     paths = tuple(files.fetch(file) for file in files.needed(folder))
     return Dataset(
         "digits_and_articles",
         tuple(Task(name, "binary") for name in order),
-        join(*(_among(data.train, kind, order) for kind, data in found.items())),
+        join_splits(*(_among(data.train, kind, order) for kind, data in found.items())),
         _among(found[own].meta, own, order),
         _test_among(own, folder, paths, n_test, order, pixels),
         source="; ".join(data.source for data in found.values()),
@@ -175,10 +171,9 @@ def overlaid(
 ) -> Dataset:
     """Two overlaid images of 28x28 pixels: which is ``left`` (top left), which is ``right`` (bottom right).
 
-    ``multi_mnist`` has two MNIST digits, ``multi_fashion`` two Fashion-MNIST articles,
-    ``multi_fashion_mnist`` a digit on the left and an article on the right. The images are shifted
-    by 8 pixels, as is usual; see :func:`mtlkit.datasets.overlay.overlay`. Inputs are (1, 28, 28),
-    0 to 1.
+    ``multi_mnist`` has two MNIST digits, ``multi_fashion`` two Fashion-MNIST articles, ``multi_fashion_mnist`` a digit
+    on the left and an article on the right. The images are shifted by 8 pixels, as is usual; see
+    :func:`mtlkit.datasets.overlay.overlay`. Inputs are (1, 28, 28), 0 to 1.
 
     Each seed splits the 60,000 training images into 45,000 for training and 15,000 for meta before
     it draws pairs, so that no image is in both, whatever the number of pairs. Test pairs come from
@@ -267,7 +262,7 @@ def _idx(name: str, path: Path) -> np.ndarray:
     if path == files.BLANK:
         n = N_TRAIN + N_META if "/train" in name else N_TEST
         return np.zeros((n, 28, 28), np.uint8) if "images" in name else (np.arange(n) % 10).astype(np.uint8)
-    content = gzip.decompress(files.read(name, path))
+    content = gzip.decompress(files.checked_bytes(name, path))
     axes = content[3]
     shape = np.frombuffer(content, ">i4", count=axes, offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape).copy()

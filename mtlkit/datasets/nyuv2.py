@@ -29,13 +29,11 @@ def nyuv2(*, main: str = "segmentation", root: str | Path | None = None, n_meta:
     ``0.npy``, ``1.npy``, ... of shapes (H, W, 3), (H, W), (H, W, 1) and (H, W, 3), as published
     288 x 384. Everything is held in memory, 4 bytes a number (segmentation 1): about 8 MB an image.
 
-    Inputs are (3, H, W). Targets are (H, W) classes 0 to 12, (1, H, W) depths and (3, H, W) unit
-    normals. A pixel without a class (-1), depth (0) or normal (all 0) is missing; an image's loss is
-    the mean over its known pixels. Regression tasks have the squared error, where LibMTL takes the
-    absolute error for depth and the cosine for normals.
+    Inputs are (3, H, W). Targets are (H, W) classes 0 to 12, (1, H, W) depths and (3, H, W) unit normals. A pixel
+    without a class (-1), depth (0) or normal (all 0) is missing; an image's loss is the mean over its known pixels.
+    Regression tasks have the squared error, where LibMTL takes the absolute error for depth and the cosine for normals.
 
-    Each seed draws the meta split from ``train``; ``val`` is the test split, numbered after the
-    training images.
+    Each seed draws the meta split from ``train``; ``val`` is the test split, numbered after the training images.
 
     Args:
         main: the main task.
@@ -53,12 +51,12 @@ def nyuv2(*, main: str = "segmentation", root: str | Path | None = None, n_meta:
             f"no NYUv2 at {' or '.join(map(str, candidates))}, expected train/image/0.npy and so on below it; "
             "download the preprocessed files as LibMTL's NYUv2 example says, and pass their folder as root"
         )
-    numbers = {part: _numbers(found / part) for part in ("train", "val")}
+    numbers = {part: _image_numbers(found / part) for part in ("train", "val")}
     n = len(numbers["train"])
     check_sizes(n - 1, n_meta=n_meta)
     drawn = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     train, meta = (
-        _read(found / "train", [numbers["train"][row] for row in rows], rows, order)
+        _images(found / "train", [numbers["train"][row] for row in rows], rows, order)
         for rows in drawn.split([n - n_meta, n_meta])
     )
     return Dataset(
@@ -66,13 +64,13 @@ def nyuv2(*, main: str = "segmentation", root: str | Path | None = None, n_meta:
         tuple(TASKS[name] for name in order),
         train,
         meta,
-        _read(found / "val", numbers["val"], n + torch.arange(len(numbers["val"])), order),
+        _images(found / "val", numbers["val"], n + torch.arange(len(numbers["val"])), order),
         source="NYU Depth v2 (Silberman et al. 2012), preprocessed by Liu et al. (arXiv 1803.10704)",
         licence="none stated",
     )
 
 
-def _numbers(folder: Path) -> list[int]:
+def _image_numbers(folder: Path) -> list[int]:
     """The numbers of the images in a folder, of which all four files must be there."""
     found = sorted(int(path.stem) for path in (folder / "image").glob("*.npy"))
     if not found:
@@ -84,7 +82,7 @@ def _numbers(folder: Path) -> list[int]:
     return found
 
 
-def _read(folder: Path, numbers: Sequence[int], rows: Tensor, order: Sequence[str]) -> Split:
+def _images(folder: Path, numbers: Sequence[int], rows: Tensor, order: Sequence[str]) -> Split:
     def load(part: str) -> Tensor:
         first, *others = (np.load(folder / part / f"{n}.npy", allow_pickle=False) for n in numbers)
         for number, other in zip(numbers[1:], others, strict=True):

@@ -126,10 +126,11 @@ def multi_digits(
     images, labels = _scans()
     generator = torch.Generator().manual_seed(seed)
     pools = torch.randperm(len(labels), generator=generator).split([1000, 200, 597])
-    train, meta, test = (
-        _flat(paired((images, images), (labels, labels), draw_pairs(pool, n, generator), order, shift=3, white=16))
+    pairs = (
+        paired((images, images), (labels, labels), draw_pairs(pool, n, generator), order, shift=3, white=16)
         for pool, n in zip(pools, (n_train, n_meta, n_test), strict=True)
     )
+    train, meta, test = (replace(split, x=split.x.flatten(1)) for split in pairs)
     return Dataset(
         "multi_digits",
         tasks(order),
@@ -144,7 +145,3 @@ def multi_digits(
 def _scans() -> tuple[Tensor, Tensor]:
     source = load_digits()
     return torch.from_numpy(source.images), torch.from_numpy(source.target)
-
-
-def _flat(split: Split) -> Split:
-    return replace(split, x=split.x.flatten(1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -31,9 +31,8 @@ def toy_regression(
 ) -> Dataset:
     """Two related regressions, ``main`` and ``auxiliary``: y_t = \\|tanh((B + ε_t) · x)\\|.
 
-    x ~ N(0, I_250) and B ~ N(0, I_250) are shared; ε_t ~ N(0, ``distance`` I_250) sets the tasks
-    apart (``distance`` is a variance; both scales σ_t are 1). Everything is drawn anew for every
-    seed, in float64.
+    x ~ N(0, I_250) and B ~ N(0, I_250) are shared; ε_t ~ N(0, ``distance`` I_250) sets the tasks apart (``distance`` is
+    a variance; both scales σ_t are 1). Everything is drawn anew for every seed, in float64.
 
     Note that (B + ε_t) · x has a standard deviation near 34, so that the hyperbolic tangent is
     saturated and 97 % of the targets lie above 0.76: a constant close to 1 already predicts well.
@@ -46,13 +45,12 @@ def toy_regression(
         noise: ``"constant"`` puts -0.5 in their place, ``"gaussian"`` a draw from N(0, 0.2²)
             (*reading*: the noise replaces the label rather than being added to it).
         noisy_tasks: ``"main"`` or ``"all"``.
-        drift_to: the auxiliary's distance at the end, when its relevance changes during training
-            (HydaLearn, arXiv 2008.11643): its training targets of an epoch are those of the same
-            x, B and direction of ε at the distance of that epoch (:attr:`Dataset.train_at`).
-            The arguments of tanh of the two tasks have the correlation
-            1/√((1 + ``distance``)(1 + the auxiliary's distance)), their targets a lower one: with
-            ``distance`` 0, 0.48 for ``drift_to`` 0.01, 0.02 for 1 and 0.006 for 3.5. Meta and test targets, and
-            noisy labels, keep their values; so does the main task.
+        drift_to: the auxiliary's distance at the end, when its relevance changes during training (HydaLearn, arXiv
+            2008.11643): its training targets of an epoch are those of the same x, B and direction of ε at the distance
+            of that epoch (:attr:`Dataset.train_at`). The arguments of tanh of the two tasks have the correlation 1/√((1
+            + ``distance``)(1 + the auxiliary's distance)), their targets a lower one: with ``distance`` 0, 0.48 for
+            ``drift_to`` 0.01, 0.02 for 1 and 0.006 for 3.5. Meta and test targets, and noisy labels, keep their values;
+            so does the main task.
         drift_epochs: last epoch before the drift and first epoch after it; linear in between,
             sudden when the second is the first plus one.
 
@@ -63,27 +61,16 @@ def toy_regression(
     for what, value in (("distance", distance), ("drift_to", drift_to)):
         if value is not None and not 0 <= value < float("inf"):
             raise ValueError(f"{what} is {value}, expected a variance of at least 0")
-    sizes = (n_train, n_meta, n_test)
-    _check(label_noise, noise, noisy_tasks, drift_epochs, sizes)
+    frame = _Frame(label_noise, noise, noisy_tasks, drift_epochs, (n_train, n_meta, n_test))
     normal = _Normal(seed)
-    x, common = normal(sum(sizes), N_INPUTS), normal(N_INPUTS)
+    x, common = normal(sum(frame.sizes), N_INPUTS), normal(N_INPUTS)
     apart = [normal(N_INPUTS) for _ in TASKS]
 
     def targets(t: int, distance: float) -> Tensor:
         return (x @ (common + distance**0.5 * apart[t])).tanh().abs()
 
-    return _regressions(
-        "toy_regression",
-        x,
-        targets,
-        relevance=(distance, drift_to),
-        drift_epochs=drift_epochs,
-        label_noise=label_noise,
-        noisy_tasks=noisy_tasks,
-        wrong=(-0.5, 0.0) if noise == "constant" else (0.0, 0.2),
-        sizes=sizes,
-        normal=normal,
-    )
+    wrong = (-0.5, 0.0) if noise == "constant" else (0.0, 0.2)
+    return frame.regressions("toy_regression", x, targets, (distance, drift_to), wrong, normal)
 
 
 def synthetic(
@@ -109,12 +96,11 @@ def synthetic(
 
         b_main = u,    b_auxiliary = ρ u + √(1 - ρ²) v
 
-    and the two noiseless targets have exactly the correlation ρ = ``correlation`` over all x; that of
-    the rows of one draw varies around it. The observation noise e_t ~ N(0, ``observation_noise``²) is
-    drawn for each row and task and is in every split, so that no prediction has an expected squared
-    error below ``observation_noise``², and that of the best constant is 1 more. The default, 0.1,
-    is a hundredth of the variance: too little to hide what separates methods, and enough that a
-    training row which is fitted exactly is fitted too well.
+    and the two noiseless targets have exactly the correlation ρ = ``correlation`` over all x; that of the rows of one
+    draw varies around it. The observation noise e_t ~ N(0, ``observation_noise``²) is drawn for each row and task and
+    is in every split, so that no prediction has an expected squared error below ``observation_noise``², and that of the
+    best constant is 1 more. The default, 0.1, is a hundredth of the variance: too little to hide what separates
+    methods, and enough that a training row which is fitted exactly is fitted too well.
 
     Everything is drawn anew for every seed, in float64. The labels of the auxiliary task are clean
     when only the main task's are noisy, so that it can stand in for them.
@@ -137,9 +123,8 @@ def synthetic(
         n_inputs: length of x, at least 2.
 
     Raises:
-        ValueError: a share outside [0, 1], a correlation outside [-1, 1], an unknown ``noise`` or
-            ``noisy_tasks``, an empty split, a negative ``observation_noise``, fewer than 2 inputs,
-            ``drift_epochs`` that do not increase.
+        ValueError: a share outside [0, 1], a correlation outside [-1, 1], an unknown ``noise`` or ``noisy_tasks``, an
+            empty split, a negative ``observation_noise``, fewer than 2 inputs, ``drift_epochs`` that do not increase.
     """
     for what, value in (("correlation", correlation), ("correlation_after", correlation_after)):
         if value is not None and not -1 <= value <= 1:
@@ -148,30 +133,19 @@ def synthetic(
         raise ValueError(f"observation_noise is {observation_noise}, expected a standard deviation of at least 0")
     if n_inputs < 2:
         raise ValueError(f"n_inputs is {n_inputs}, expected at least 2")
-    sizes = (n_train, n_meta, n_test)
-    _check(label_noise, noise, noisy_tasks, drift_epochs, sizes)
+    frame = _Frame(label_noise, noise, noisy_tasks, drift_epochs, (n_train, n_meta, n_test))
     normal = _Normal(seed)
-    x = normal(sum(sizes), n_inputs)
+    x = normal(sum(frame.sizes), n_inputs)
     u, v = F.normalize(normal(n_inputs), dim=0), normal(n_inputs)
     along = x @ u, x @ F.normalize(v - (v @ u) * u, dim=0)
-    observed = observation_noise * normal(sum(sizes), 2)
+    observed = observation_noise * normal(len(x), 2)
 
     def targets(t: int, correlation: float) -> Tensor:
         share = 1.0 if t == 0 else correlation
         return share * along[0] + (1 - share**2) ** 0.5 * along[1] + observed[:, t]
 
-    return _regressions(
-        "synthetic",
-        x,
-        targets,
-        relevance=(correlation, correlation_after),
-        drift_epochs=drift_epochs,
-        label_noise=label_noise,
-        noisy_tasks=noisy_tasks,
-        wrong=(-3.0, 0.0) if noise == "constant" else (0.0, 1.0),
-        sizes=sizes,
-        normal=normal,
-    )
+    wrong = (-3.0, 0.0) if noise == "constant" else (0.0, 1.0)
+    return frame.regressions("synthetic", x, targets, (correlation, correlation_after), wrong, normal)
 
 
 class _Normal:
@@ -184,61 +158,70 @@ class _Normal:
         return torch.randn(*shape, generator=self.generator, dtype=torch.float64)
 
 
-def _check(
-    label_noise: float, noise: str, noisy_tasks: str, drift_epochs: tuple[int, int], sizes: tuple[int, int, int]
-) -> None:
-    check_share("label_noise", label_noise)
-    if noise not in ("constant", "gaussian"):
-        raise ValueError(f"noise is {noise!r}, expected 'constant' or 'gaussian'")
-    if noisy_tasks not in ("main", "all"):
-        raise ValueError(f"noisy_tasks is {noisy_tasks!r}, expected 'main' or 'all'")
-    first, last = drift_epochs
-    if not 0 <= first < last:
-        raise ValueError(f"drift_epochs is {drift_epochs}, expected two increasing epochs, the first at least 0")
-    if min(sizes) < 1:
-        raise ValueError("splits have {}, {} and {} rows, expected at least 1 each".format(*sizes))
+@dataclass(frozen=True)
+class _Frame:
+    """What both data sets have in common: label noise, a drift, splits.
 
-
-def _regressions(
-    name: str,
-    x: Tensor,
-    targets: Callable[[int, float], Tensor],
-    *,
-    relevance: tuple[float, float | None],
-    drift_epochs: tuple[int, int],
-    label_noise: float,
-    noisy_tasks: str,
-    wrong: tuple[float, float],
-    sizes: tuple[int, int, int],
-    normal: _Normal,
-) -> Dataset:
-    """Two regressions with label noise and, where ``relevance`` names an end, a drift of the second task.
-
-    Args:
-        x: (N, D) inputs of all splits.
-        targets: (number of a task, relevance) to its (N,) clean targets.
-        relevance: at the start and, after ``drift_epochs``, at the end; None without a drift.
-        wrong: mean and standard deviation of a wrong label.
+    Attributes:
         sizes: rows of the training, meta and test split.
     """
-    n, n_train = len(x), sizes[0]
-    start, end = relevance
-    y = torch.stack([targets(t, start) for t in range(len(TASKS))], 1)
-    noisy = torch.zeros(n, len(TASKS), dtype=torch.bool)
-    for t in range(len(TASKS) if noisy_tasks == "all" else 1):
-        noisy[:n_train, t] = choose(n_train, label_noise, normal.generator)
-    mean, sd = wrong
-    y = torch.where(noisy, mean + sd * normal(n, len(TASKS)), y)
 
-    whole = Split(x, {task.name: y[:, t] for t, task in enumerate(TASKS)}, torch.arange(n), noisy)
-    train, meta, test = (whole.take(rows) for rows in torch.arange(n).split(sizes))
-    first, last = drift_epochs
-    there = start if end is None else end
+    label_noise: float
+    noise: str
+    noisy_tasks: str
+    drift_epochs: tuple[int, int]
+    sizes: tuple[int, int, int]
 
-    def train_at(epoch: int) -> Split:
-        done = min(max((epoch - first) / (last - first), 0), 1)
-        moved = targets(1, there if done == 1 else start + done * (there - start))[:n_train]
-        return replace(train, y={**train.y, "auxiliary": torch.where(train.noisy[:, 1], train.y["auxiliary"], moved)})
+    def __post_init__(self) -> None:
+        check_share("label_noise", self.label_noise)
+        if self.noise not in ("constant", "gaussian"):
+            raise ValueError(f"noise is {self.noise!r}, expected 'constant' or 'gaussian'")
+        if self.noisy_tasks not in ("main", "all"):
+            raise ValueError(f"noisy_tasks is {self.noisy_tasks!r}, expected 'main' or 'all'")
+        first, last = self.drift_epochs
+        if not 0 <= first < last:
+            raise ValueError(
+                f"drift_epochs is {self.drift_epochs}, expected two increasing epochs, the first at least 0"
+            )
+        if min(self.sizes) < 1:
+            raise ValueError("splits have {}, {} and {} rows, expected at least 1 each".format(*self.sizes))
 
-    source = "made here, after arXiv 2306.04519"
-    return Dataset(name, TASKS, train, meta, test, source=source, train_at=None if end is None else train_at)
+    def regressions(
+        self,
+        name: str,
+        x: Tensor,
+        targets: Callable[[int, float], Tensor],
+        relevance: tuple[float, float | None],
+        wrong: tuple[float, float],
+        normal: _Normal,
+    ) -> Dataset:
+        """Two regressions with label noise and, where ``relevance`` names an end, a drift of the second task.
+
+        Args:
+            x: (N, D) inputs of all splits.
+            targets: (number of a task, relevance) to its (N,) clean targets.
+            relevance: at the start and, after the drift, at the end; None without a drift.
+            wrong: mean and standard deviation of a wrong label.
+        """
+        n, n_train = len(x), self.sizes[0]
+        start, end = relevance
+        y = torch.stack([targets(t, start) for t in range(len(TASKS))], 1)
+        noisy = torch.zeros(n, len(TASKS), dtype=torch.bool)
+        for t in range(len(TASKS) if self.noisy_tasks == "all" else 1):
+            noisy[:n_train, t] = choose(n_train, self.label_noise, normal.generator)
+        mean, sd = wrong
+        y = torch.where(noisy, mean + sd * normal(n, len(TASKS)), y)
+
+        whole = Split(x, {task.name: y[:, t] for t, task in enumerate(TASKS)}, torch.arange(n), noisy)
+        train, meta, test = (whole.take(rows) for rows in torch.arange(n).split(self.sizes))
+        first, last = self.drift_epochs
+        there = start if end is None else end
+
+        def train_at(epoch: int) -> Split:
+            done = min(max((epoch - first) / (last - first), 0), 1)
+            moved = targets(1, there if done == 1 else start + done * (there - start))[:n_train]
+            y = torch.where(train.noisy[:, 1], train.y["auxiliary"], moved)
+            return replace(train, y={**train.y, "auxiliary": y})
+
+        source = "made here, after arXiv 2306.04519"
+        return Dataset(name, TASKS, train, meta, test, source=source, train_at=None if end is None else train_at)

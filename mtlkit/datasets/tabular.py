@@ -40,20 +40,18 @@ def from_frame(
     numbered in their order (that of the categories, else sorted). A regression target is standardised by its mean and
     standard deviation in the training split, which ``Dataset.scale`` keeps. A missing value is a missing label.
 
-    Inputs: numbers and booleans are standardised by the training split; a missing one becomes the
-    training mean, and every column with missing values anywhere gets a further column that is 1
-    where it is missing. Text, categories and the columns named in ``categorical`` become codes in
-    the last columns of ``x`` (``Dataset.categories``); code 0 stands for a missing value and for
-    a category that the training split does not show. ``Dataset.encoder`` does the same to new rows; to call
-    ``from_frame`` on them would number their categories and standardise their numbers anew.
+    Inputs: numbers and booleans are standardised by the training split; a missing one becomes the training mean, and
+    every column with missing values anywhere gets a further column that is 1 where it is missing. Text, categories and
+    the columns named in ``categorical`` become codes in the last columns of ``x`` (``Dataset.categories``); code 0
+    stands for a missing value and for a category that the training split does not show. ``Dataset.encoder`` does the
+    same to new rows; to call ``from_frame`` on them would number their categories and standardise their numbers anew.
 
-    Rows are split at random, anew for each seed. With ``groups``, all rows of a group go to the
-    same split, and ``meta`` and ``test`` are shares of the groups. Because every seed must have
-    splits of the same size, a split of k groups then has as many rows as the k smallest groups
-    together; the surplus of a draw is left out, at random. With ``stratify``, every split has the
-    same share of each class of the main task, and the rows without a main label are all trained on.
-    With ``time``, the latest rows are the test split and the latest of the others the meta split:
-    one split for all seeds.
+    Rows are split at random, anew for each seed. With ``groups``, all rows of a group go to the same split, and
+    ``meta`` and ``test`` are shares of the groups. Because every seed must have splits of the same size, a split of k
+    groups then has as many rows as the k smallest groups together; the surplus of a draw is left out, at random. With
+    ``stratify``, every split has the same share of each class of the main task, and the rows without a main label are
+    all trained on. With ``time``, the latest rows are the test split and the latest of the others the meta split: one
+    split for all seeds.
 
     Args:
         frame: the table; ``rows`` of the data set are positions in it.
@@ -104,7 +102,7 @@ def from_frame(
         if numbers is not None:
             rows = grouped_rows(numbers, n_meta, n_test, generator)
         elif stratify:
-            rows = stratified_rows(_strata(table), meta, test, generator)
+            rows = stratified_rows(main_strata(table), meta, test, generator)
         else:
             rows = torch.randperm(available, generator=generator).split(sizes)
         return replace(table.dataset(name, *rows), source=source, licence=licence, redraw=draw)
@@ -140,13 +138,12 @@ def stratified_rows(
     return mixed(parts[0]), mixed(parts[1]), mixed(parts[2])
 
 
-def _strata(table: Table) -> Tensor:
+def main_strata(table: Table) -> Tensor:
     """The main task's class of each row (0 for a regression), -1 where it has no label."""
-    target, main = table.targets[table.tasks[0].name], table.tasks[0]
-    if main.kind == "multiclass":
-        return target
+    main = table.tasks[0]
+    target = table.targets[main.name]
     known = torch.zeros_like(target) if main.kind == "regression" else target
-    return torch.where(torch.isnan(target), -1, known).long()
+    return torch.where(labelled(target), known, -1).long()
 
 
 def time_order(column: pd.Series) -> Tensor:
@@ -266,7 +263,7 @@ class Table:
             if not labelled(target[train]).any():
                 raise ValueError(f"{name}: target {task.name!r} has no label in the training split")
             if task.kind == "regression":
-                mean, sd = _fit(target[train, None])
+                mean, sd = _mean_and_sd(target[train, None])
                 targets[task.name] = (target - mean) / sd
                 scale[task.name] = (mean.item(), sd.item())
         whole = Split(x, targets, torch.arange(len(x)), torch.zeros(len(x), len(self.tasks), dtype=torch.bool))
@@ -305,7 +302,7 @@ class Encoder:
     @classmethod
     def fit(cls, table: Table, train: Tensor) -> Encoder:
         """The encoder of a table whose training rows these are."""
-        mean, sd = _fit(table.numbers[train])
+        mean, sd = _mean_and_sd(table.numbers[train])
         values = [column.values for column in table.columns if column.values is not None]
         shown = [torch.zeros(len(v) + 1, dtype=torch.bool) for v in values]
         for mask, codes in zip(shown, table.codes[train].unbind(1), strict=True):
@@ -383,7 +380,7 @@ def _tensors(frame: pd.DataFrame, columns: Sequence[Column]) -> tuple[Tensor, Te
     return torch.stack(numbers, 1) if numbers else empty, torch.stack(codes, 1) if codes else empty.long()
 
 
-def _fit(values: Tensor) -> tuple[Tensor, Tensor]:
+def _mean_and_sd(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the known values in each column; 0 and 1 where nothing is known or varies."""
     known = ~torch.isnan(values)
     count = known.sum(0).clamp(min=1)
@@ -400,11 +397,10 @@ def check_columns(
     columns = list(frame.columns)
     if len(set(columns)) != len(columns):
         raise ValueError(f"the frame's columns are {columns}, expected each name once")
-    for column in [*targets, *unused, *categorical]:
-        if column not in columns:
-            raise ValueError(f"no column {column!r}, expected one of {', '.join(map(str, columns))}")
     roles = [*targets, *unused, *categorical]
     for column in roles:
+        if column not in columns:
+            raise ValueError(f"no column {column!r}, expected one of {', '.join(map(str, columns))}")
         if roles.count(column) > 1:
             raise ValueError(f"column {column!r} is given {roles.count(column)} roles, expected one")
     if len(targets) + len(unused) >= len(columns):

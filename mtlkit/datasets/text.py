@@ -89,7 +89,7 @@ class Vocabulary:
         return ids, torch.tensor([bool(encoding.overflowing) for encoding in found])
 
 
-def learned(texts: Iterable[str], entries: int) -> Vocabulary:
+def learn_vocabulary(texts: Iterable[str], entries: int) -> Vocabulary:
     """Byte-pair encoding of lower-case text, learned from ``texts``, the same at every call.
 
     Words are bytes at first, so that there is no unknown one. Padding has id 0.
@@ -121,7 +121,7 @@ def learned(texts: Iterable[str], entries: int) -> Vocabulary:
     return Vocabulary(tokenizer, "the learned vocabulary")
 
 
-def stored(path: str) -> Vocabulary:
+def read_vocabulary(path: str) -> Vocabulary:
     """The tokeniser of a ``tokenizer.json`` file, or of a folder with one, such as that of a saved model.
 
     Raises:

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from mtlkit.datasets.base import Dataset, Split, check_sizes, join, main_first
-from mtlkit.datasets.text import SHORTEST, Text, Vocabulary, learned, stored
+from mtlkit.datasets.base import Dataset, Split, check_sizes, join_splits, of_one_task, some_of
+from mtlkit.datasets.text import SHORTEST, Text, Vocabulary, learn_vocabulary, read_vocabulary
 from mtlkit.tasks import Task
 
 NAMES = ("fox", "bear", "crow", "hare", "toad", "goose", "wolf", "mole")
-COLOURS = ("red", "old", "tall", "shy")
+ADJECTIVES = ("red", "old", "tall", "shy")
 VERBS = {"follows": "trails", "sees": "spots", "helps": "aids", "calls": "summons"}
 """Verb to one that says the same."""
 PASSIVE = {"follows": "followed", "sees": "seen", "helps": "helped", "calls": "called"}
@@ -30,7 +30,7 @@ Row = tuple[tuple[str, str], int]
 
 
 def _implied(pick: Pick) -> Row:
-    (one, two, other), (verb,), (colour,) = pick(NAMES, 3), pick([*VERBS], 1), pick(COLOURS, 1)
+    (one, two, other), (verb,), (colour,) = pick(NAMES, 3), pick([*VERBS], 1), pick(ADJECTIVES, 1)
     says = [f"the {one} {verb} the {two}", f"no {one} {verb} the {two}", f"the {one} {verb} the {other}"]
     (label,) = pick(range(3), 1)
     return (f"the {colour} {one} {verb} the {two}", says[label]), label
@@ -107,24 +107,20 @@ def toy_language(
         FileNotFoundError: no tokeniser at that path.
         ImportError: the ``tokenizers`` library is not installed.
     """
-    for name in tasks:
-        if name not in MAKERS:
-            raise ValueError(f"no toy language task {name!r}, expected some of {', '.join(TASKS)}")
-    order = main_first(tasks, main)
-    if len(set(tasks)) < len(tasks):
-        raise ValueError(f"tasks are {', '.join(tasks)}, expected each once")
+    order = some_of(MAKERS, tasks, main, "toy language task")
     if n_tokens < SHORTEST:
         raise ValueError(f"n_tokens is {n_tokens}, expected at least {SHORTEST}")
     check_sizes(10**6, n_train=n_train, n_meta=n_meta, n_test=n_test)
-    known = _vocabulary(vocabulary) if isinstance(vocabulary, int) else stored(os.fspath(vocabulary))
-    made = {name: _rows(name, (seed, 0), n_train + n_meta * (name == main), n_tokens, known) for name in order}
-    test = {name: _rows(name, (0, 1), n_test, n_tokens, known) for name in order}
+    known = _vocabulary(vocabulary) if isinstance(vocabulary, int) else read_vocabulary(os.fspath(vocabulary))
+    made = {name: _made(name, (seed, 0), n_train + n_meta * (name == main), n_tokens, known) for name in order}
+    test = {name: _made(name, (0, 1), n_test, n_tokens, known) for name in order}
+    every = tuple(Task(n, "multiclass", len(CLASSES[n])) if n in CLASSES else Task(n, "binary") for n in order)
     return Dataset(
         "toy_language",
-        tuple(Task(n, "multiclass", len(CLASSES[n])) if n in CLASSES else Task(n, "binary") for n in order),
-        join(*(_split(name, order, made[name], slice(n_train), 0) for name in order)),
-        _split(main, order, made[main], slice(n_train, None), n_train),
-        join(*(_split(name, order, test[name], slice(None), APART // 2) for name in order)),
+        every,
+        join_splits(*(_split(name, every, made[name], slice(n_train), 0) for name in order)),
+        _split(main, every, made[main], slice(n_train, None), n_train),
+        join_splits(*(_split(name, every, test[name], slice(None), APART // 2) for name in order)),
         source="made here",
         classes={name: CLASSES[name] for name in order if name in CLASSES},
         text=Text(known.entries, known.padding, known.separator, {name: made[name][2] for name in order}),
@@ -138,7 +134,7 @@ APART = 10**7
 @functools.lru_cache(maxsize=2)
 def _vocabulary(entries: int) -> Vocabulary:
     pick = _picker(0)
-    return learned((text for make in MAKERS.values() for _ in range(200) for text in make(pick)[0]), entries)
+    return learn_vocabulary((text for make in MAKERS.values() for _ in range(200) for text in make(pick)[0]), entries)
 
 
 def _picker(seed: int) -> Pick:
@@ -150,7 +146,7 @@ def _picker(seed: int) -> Pick:
     return pick
 
 
-def _rows(
+def _made(
     name: str, stream: tuple[int, int], n: int, n_tokens: int, known: Vocabulary
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Ids (n, n_tokens), classes (n,) and the share of rows that were cut, of a seed's training or test rows."""
@@ -162,11 +158,9 @@ def _rows(
 
 
 def _split(
-    name: str, order: Sequence[str], made: tuple[torch.Tensor, torch.Tensor, float], part: slice, start: int
+    name: str, tasks: Sequence[Task], made: tuple[torch.Tensor, torch.Tensor, float], part: slice, start: int
 ) -> Split:
     """Rows of one task, without a label for the others."""
     x, labels = made[0][part], made[1][part]
-    y = {other: torch.full((len(x),), -1) if other in CLASSES else torch.full((len(x),), torch.nan) for other in order}
-    y[name] = labels if name in CLASSES else labels.float()
     rows = TASKS.index(name) * APART + start + torch.arange(len(x))
-    return Split(x, y, rows, torch.zeros(len(x), len(order), dtype=torch.bool))
+    return of_one_task(name, tasks, x, labels, rows)

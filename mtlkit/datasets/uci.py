@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from mtlkit.datasets import files
-from mtlkit.datasets.base import Dataset, check_share, check_sizes, choose, main_first
+from mtlkit.datasets.base import Dataset, check_share, check_sizes, main_first
 from mtlkit.datasets.mnist import own_block
-from mtlkit.datasets.noise import flip_labels, with_main_labels
+from mtlkit.datasets.noise import with_flipped_labels
 from mtlkit.datasets.tabular import Table, group_numbers, grouped_rows
 
 _ADULT_WORDS = {
@@ -39,19 +39,16 @@ def adult(
 ) -> Dataset:
     """UCI Adult, three binary tasks: ``income`` (over 50K), ``never_married``, ``education`` (some college or more).
 
-    The columns that say so (marital status and both education columns) are no inputs; note that
-    ``relationship``, which stays, still tells most of the marital status. Missing entries ("?")
-    have code 0, see :func:`mtlkit.datasets.from_frame`. Training and meta rows come from the 32,561 published
-    training rows; the test split is the 16,281 published test rows, numbered from 32,561 on. Inputs are
-    standardised by the training split, those of the test split too. The files hold some identical
-    rows, which are kept.
+    The columns that say so (marital status and both education columns) are no inputs; note that ``relationship``, which
+    stays, still tells most of the marital status. Missing entries ("?") have code 0, see
+    :func:`mtlkit.datasets.from_frame`. Training and meta rows come from the 32,561 published training rows; the test
+    split is the 16,281 published test rows, numbered from 32,561 on. Inputs are standardised by the training split,
+    those of the test split too. The files hold some identical rows, which are kept.
 
     Args:
         main: the main task.
-        label_noise: share of the main task's training labels that is chosen to be made wrong,
-            exactly ``round(share * n_train)`` of them.
-        noise: see :func:`mtlkit.datasets.noise.flip_labels`; a label that ``"background"`` leaves
-            as it is does not count as noisy.
+        label_noise: share of the main task's training labels that is made wrong, exactly ``round(share * n_train)``.
+        noise: see :func:`mtlkit.datasets.noise.flip_labels`.
         n_train: None: each seed draws its meta split from the training rows and trains on all
             others, so that seeds share most rows. A number: no two seeds share a training or meta row.
             One fixed permutation of the training rows is cut into blocks of ``n_train + n_meta``, and
@@ -75,10 +72,9 @@ def adult(
         permutation = torch.randperm(n_published, generator=torch.Generator().manual_seed(0))
         drawn = own_block(permutation, n_train + n_meta, seed)
     data = table.dataset("adult", drawn[:n_train], drawn[n_train:], torch.arange(n_published, table.rows)).only(order)
-    chosen = choose(n_train, label_noise, generator)
     return replace(
         data,
-        train=with_main_labels(data.train, flip_labels(data.train.y[main], chosen, noise)),
+        train=with_flipped_labels(data.train, label_noise, noise, generator),
         source="UCI Adult (Becker and Kohavi 1996)",
         licence="CC BY 4.0",
     )
@@ -93,10 +89,9 @@ def parkinsons(
 ) -> Dataset:
     """UCI Parkinsons telemonitoring: regress ``motor_UPDRS`` and ``total_UPDRS`` on 19 inputs.
 
-    Inputs are age, sex, time since recruitment and 16 voice measures. No subject is in two splits:
-    each seed draws ``test_subjects`` and ``meta_subjects`` of the 42 and trains on the others.
-    Split sizes are the same for every seed, see :func:`mtlkit.datasets.from_frame`. Inputs and targets are
-    standardised by the training split.
+    Inputs are age, sex, time since recruitment and 16 voice measures. No subject is in two splits: each seed draws
+    ``test_subjects`` and ``meta_subjects`` of the 42 and trains on the others. Split sizes are the same for every seed,
+    see :func:`mtlkit.datasets.from_frame`. Inputs and targets are standardised by the training split.
 
     Args:
         main: the main task.
@@ -139,14 +134,14 @@ def _adult_rows(name: str, path: Path) -> pd.DataFrame:
         labels = {"income": (number % 2).map({0: "<=50K", 1: ">50K"}), "education-num": 10 * (number % 2)}
         labels["marital-status"] = (number % 2).map({0: "Divorced", 1: "Never-married"})
         return pd.DataFrame({column: number for column in _ADULT}).assign(**words, **labels)
-    source = io.BytesIO(files.read(name, path))
+    source = io.BytesIO(files.checked_bytes(name, path))
     return pd.read_csv(source, names=_ADULT, skipinitialspace=True, na_values="?", comment="|", skip_blank_lines=True)
 
 
 @functools.lru_cache(maxsize=1)
 def _parkinsons(path: Path) -> tuple[Table, Tensor]:
     """The table and the subject (from 0) of each row."""
-    frame = pd.read_csv(io.BytesIO(files.read(_PARKINSONS, path)))
+    frame = pd.read_csv(io.BytesIO(files.checked_bytes(_PARKINSONS, path)))
     names = ("motor_UPDRS", "total_UPDRS")
     inputs = frame.drop(columns=["subject#", *names])
     return Table.of(inputs, {name: frame[name] for name in names}, {}), group_numbers(frame["subject#"])

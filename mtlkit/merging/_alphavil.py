@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mtlkit.measure import Params
-from mtlkit.merging._base import Epoch, Merged, Merging, check_rho, inner, moved, of_each, one_task_each, steps_of
+from mtlkit.gradients import Params
+from mtlkit.merging._base import Epoch, Merged, Merging, branch_report, check_rho, inner, moved, one_task_each
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,12 @@ class AlphaVIL(Merging):
     loss of task t; α (T,): merge coefficients, of any sign. The merged model depends on α only
     through one sum, so a step on α costs one backward pass to the merged parameters and T inner products.
 
-    Source: Kourdis, Gordon-Hall, Gorinski, *αVIL: Learning to Leverage Auxiliary Tasks for Multitask
-    Learning*, arXiv 2405.07769. *Reading*: weights are clipped at zero; a task whose weight is zero
-    has no update any more and stays at zero. *Reading*: α descends on the whole meta split, plainly.
-    *Reading*: each branch starts every epoch with a fresh optimiser (no momentum from the last merge).
-    *Reading*: each branch draws its share of the rows with a label of its task anew every epoch. Deviation: a
-    branch's loss is w_t L_t / T, so that weights of 1 add up to the step of uniform weighting; this
-    holds for SGD and not for optimisers that rescale gradients. ``paper_scale`` takes w_t L_t. The
+    Source: Kourdis, Gordon-Hall, Gorinski, *αVIL: Learning to Leverage Auxiliary Tasks for Multitask Learning*, arXiv
+    2405.07769. *Reading*: weights are clipped at zero; a task whose weight is zero has no update any more and stays at
+    zero. *Reading*: α descends on the whole meta split, plainly. *Reading*: each branch starts every epoch with a fresh
+    optimiser (no momentum from the last merge). *Reading*: each branch draws its share of the rows with a label of its
+    task anew every epoch. Deviation: a branch's loss is w_t L_t / T, so that weights of 1 add up to the step of uniform
+    weighting; this holds for SGD and not for optimisers that rescale gradients. ``paper_scale`` takes w_t L_t. The
     defaults of ``alpha_steps`` and ``alpha_lr`` are not the paper's.
 
     The frame has, per task and epoch: ``alpha``, ``task_weight`` (the w_t that the branch was trained
@@ -60,10 +59,6 @@ class AlphaVIL(Merging):
                 f"AlphaVIL: alpha_steps is {self.alpha_steps} and alpha_lr {self.alpha_lr}, expected none below 0"
             )
 
-    def init(self, n_tasks, like):
-        """Weights of 1, (T,)."""
-        return like.new_ones(n_tasks)
-
     def epoch(self, epoch: Epoch, state):
         """Fork, train, tune α, merge."""
         scaled = state if self.paper_scale else state / epoch.n_tasks
@@ -74,8 +69,7 @@ class AlphaVIL(Merging):
         report = {
             "alpha": ("meta", alpha),
             "task_weight": ("train", state),
-            "branch_meta_loss": ("meta", of_each(epoch.meta_loss, branches).movedim(0, -1)),
-            "branch_steps": ("train", torch.full_like(alpha, steps_of(epoch.steps, self.rho))),
+            **branch_report(epoch, branches, self.rho, alpha),
         }
         return Merged(moved(epoch.parameters, alpha, deltas), (state + alpha - 1).clamp(min=0), alpha * scaled, report)
 

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from mtlkit.measure import Metric, Params, gradient, sum_up
+from mtlkit.gradients import Params, dot, gradient, sum_up
+from mtlkit.measure import Metric
 from mtlkit.tasks import labelled
 
 
@@ -24,10 +25,9 @@ class Epoch:
         parameters: θ, (*runs, *) each.
         n_tasks: T.
         steps: optimiser steps of one branch that sees all of its training data once.
-        train: called with the branches' parameters (branches, *runs, *), the weights of the tasks' mean
-            losses, the share of the training data to use, and a word: the optimisers of the last call
-            continue if it had the same word, and start afresh otherwise or for None. Returns the trained
-            branches.
+        train: called with the branches' parameters (branches, *runs, *), the weights of the tasks' mean losses, the
+            share of the training data to use, and a word: the optimisers of the last call continue if it had the same
+            word, and start afresh otherwise or for None. Returns the trained branches.
         meta: parts of the main task's mean loss on the meta split: their sum is the loss.
         metric: parameters to the main task's metric on the meta split, to be lowered; the loss when None.
     """
@@ -79,15 +79,17 @@ class Merging:
     metric ``branch_steps``, summed over tasks, is the number of optimiser steps of the epoch.
 
     Attributes:
-        metric: by which it compares models, see :func:`mtlkit.measure.score`; the main task's mean
-            loss when None.
+        metric: by which it compares models, see :func:`mtlkit.measure.score`; the main task's mean loss when None.
     """
 
     metric: Metric | None = None
 
     def init(self, n_tasks: int, like: Tensor) -> Any:
-        """State before the first epoch; tensors take the dtype and device of ``like``."""
-        raise NotImplementedError
+        """State before the first epoch, a weight of 1 for each task unless a method has another.
+
+        Tensors take the dtype and device of ``like``.
+        """
+        return like.new_ones(n_tasks)
 
     def epoch(self, epoch: Epoch, state: Any) -> Merged:
         """Fork, train, merge."""
@@ -137,8 +139,7 @@ def moved(parameters: Params, coefficients: Float[Tensor, "*runs branches"], del
 
 def inner(deltas: Params, direction: Params, runs: int) -> Float[Tensor, "*runs branches"]:
     """⟨δ_k, g⟩ over all parameters, keeping ``runs`` leading axes of g."""
-    products = (deltas[name] * value for name, value in direction.items())
-    return sum_up(p.reshape(*p.shape[: 1 + runs], -1).sum(-1) for p in products).movedim(0, -1)
+    return dot((deltas[name] for name in direction), direction.values(), 1 + runs).movedim(0, -1)
 
 
 def one_task_each(epoch: Epoch, weights: Float[Tensor, "*runs tasks"], share: float) -> tuple[Params, Params]:
@@ -150,6 +151,14 @@ def one_task_each(epoch: Epoch, weights: Float[Tensor, "*runs tasks"], share: fl
     own = torch.diag_embed(weights).movedim(-1, 0)
     branches = epoch.train(fork(epoch.parameters, epoch.n_tasks), own, share, None)
     return branches, {name: branches[name] - value.detach() for name, value in epoch.parameters.items()}
+
+
+def branch_report(epoch: Epoch, branches: Params, share: float, like: Tensor) -> dict[str, tuple[str, Tensor]]:
+    """For the frame: the main task's meta loss of each branch, and the steps it took, (*runs, branches) as ``like``."""
+    return {
+        "branch_meta_loss": ("meta", of_each(epoch.meta_loss, branches).movedim(0, -1)),
+        "branch_steps": ("train", torch.full_like(like, steps_of(epoch.steps, share))),
+    }
 
 
 def error_rate(output: Float[Tensor, "n ..."], target: Shaped[Tensor, "n ..."]) -> Float[Tensor, ""]:

@@ -11,13 +11,12 @@ from mtlkit.merging._base import (
     Epoch,
     Merged,
     Merging,
+    branch_report,
     check_metric,
     check_rho,
     error_rate,
     moved,
-    of_each,
     one_task_each,
-    steps_of,
 )
 
 
@@ -34,12 +33,11 @@ class DIW(Merging):
     θ, δ_t: all parameters, heads included; w (T,): task weights, 1 at the start; L_t: mean training loss
     of task t; M: the main task's metric on the whole meta split, to be lowered.
 
-    Source: the baseline of this name in Kourdis, Gordon-Hall, Gorinski, arXiv 2405.07769. *Reading*:
-    the rule above, with M = 1 - accuracy, added to the weight as it is. *Reading*: all updates are
-    merged with coefficient 1, weights are clipped at zero, and each branch starts every epoch with a
-    fresh optimiser and its own draw of the training rows, as for αVIL. Deviation: a branch's loss is
-    w_t L_t / T, so that weights of 1 add up to the step of uniform weighting (with SGD);
-    ``paper_scale`` takes w_t L_t.
+    Source: the baseline of this name in Kourdis, Gordon-Hall, Gorinski, arXiv 2405.07769. *Reading*: the rule above,
+    with M = 1 - accuracy, added to the weight as it is. *Reading*: all updates are merged with coefficient 1, weights
+    are clipped at zero, and each branch starts every epoch with a fresh optimiser and its own draw of the training
+    rows, as for αVIL. Deviation: a branch's loss is w_t L_t / T, so that weights of 1 add up to the step of uniform
+    weighting (with SGD); ``paper_scale`` takes w_t L_t.
 
     The frame has, per task and epoch: ``task_weight`` (the w_t that the branch was trained with),
     ``meta_gain`` (Δ_t), ``branch_meta_loss`` (the main task's meta loss of θ_t) and ``branch_steps``.
@@ -63,10 +61,6 @@ class DIW(Merging):
         check_rho("DIW", self.rho)
         check_metric("DIW", self.metric)
 
-    def init(self, n_tasks, like):
-        """Weights of 1, (T,)."""
-        return like.new_ones(n_tasks)
-
     def epoch(self, epoch: Epoch, state):
         """Fork, train, merge, and compare with the merges that leave one branch out."""
         scaled = state if self.paper_scale else state / epoch.n_tasks
@@ -79,7 +73,6 @@ class DIW(Merging):
         report = {
             "task_weight": ("train", state),
             "meta_gain": ("meta", gain),
-            "branch_meta_loss": ("meta", of_each(epoch.meta_loss, branches).movedim(0, -1)),
-            "branch_steps": ("train", torch.full_like(gain, steps_of(epoch.steps, self.rho))),
+            **branch_report(epoch, branches, self.rho, gain),
         }
         return Merged(merged, (state + gain).clamp(min=0), scaled, report)

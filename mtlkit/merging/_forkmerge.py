@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mtlkit.measure import Metric, Params
+from mtlkit.gradients import Params
+from mtlkit.measure import Metric
 from mtlkit.merging._base import Epoch, Merged, Merging, check_metric, combine, fork, of_each
 
 GRID = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -44,18 +45,16 @@ class ForkMerge(Merging):
     ``steps_per_epoch`` steps. The merged model is never worse on M than the branch that trains on
     the main task alone, since a = 0 leaves a branch out.
 
-    With ``top_k=None`` the other branches are S_k = {main, auxiliary k}. With a number the first
-    epoch is the same and ranks the auxiliaries by their branches' M; from then on
-    S_k = {main and the best k auxiliaries}, k = 1..top_k.
+    With ``top_k=None`` the other branches are S_k = {main, auxiliary k}. With a number the first epoch is the same and
+    ranks the auxiliaries by their branches' M; from then on S_k = {main and the best k auxiliaries}, k = 1..top_k.
 
-    Source: Jiang et al., *ForkMerge: Mitigating Negative Transfer in Auxiliary-Task Learning*,
-    arXiv 2301.12618. Optimisers: one per branch, which continues after a merge, except after the
-    ranking, when the branches change. *Reading*: of equal values of M the smaller a wins.
-    *Reading*: the ranking is made in the first epoch, whose branches are merged like any others; the
-    authors' published code ranks in separate runs and throws their models away. *Reading*: a
-    branch's best checkpoint is the best of this interval; the published code also goes back to earlier
-    ones. Deviation: a branch's loss is the mean over its tasks, so that every branch has a total
-    weight of 1; ``paper_scale`` takes the sum.
+    Source: Jiang et al., *ForkMerge: Mitigating Negative Transfer in Auxiliary-Task Learning*, arXiv 2301.12618.
+    Optimisers: one per branch, which continues after a merge, except after the ranking, when the branches change.
+    *Reading*: of equal values of M the smaller a wins. *Reading*: the ranking is made in the first epoch, whose
+    branches are merged like any others; the authors' published code ranks in separate runs and throws their models
+    away. *Reading*: a branch's best checkpoint is the best of this interval; the published code also goes back to
+    earlier ones. Deviation: a branch's loss is the mean over its tasks, so that every branch has a total weight of 1;
+    ``paper_scale`` takes the sum.
 
     The frame has, per epoch, with each branch under the task that it adds (the main task for S_0):
     ``alpha`` (λ_k / Σ λ), ``branch_meta_loss``, ``branch_meta_metric`` (M) and ``branch_steps``; and

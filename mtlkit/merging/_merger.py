@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mtlkit.measure import Params
+from mtlkit.gradients import Params
 from mtlkit.merging._base import Epoch, Merging, at
 
 

@@ -33,7 +33,7 @@ class MultiTaskModel(nn.Module):
         self.names = tuple(heads)
 
     def forward(self, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
-        """Outputs of all tasks, or of those in ``names``; like heads share work, see :func:`_outputs`.
+        """Outputs of all tasks, or of those in ``names``; like heads share work, see :func:`_shared_patches`.
 
         Linear heads are computed in one product.
         """
@@ -46,8 +46,12 @@ class MultiTaskModel(nn.Module):
     @property
     def last(self) -> tuple[str, ...]:
         """Names of the parameters of the last shared layer, for weightings that read gradients there."""
-        names = [name for name, _ in self.named_parameters() if name.startswith("trunk.")]
-        return tuple(n for n in names if n.rpartition(".")[0] == names[-1].rpartition(".")[0])
+        return of_last_module([name for name, _ in self.named_parameters() if name.startswith("trunk.")])
+
+
+def of_last_module(names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the names of parameters that belong to the same module as the last one."""
+    return tuple(name for name in names if name.rpartition(".")[0] == names[-1].rpartition(".")[0])
 
 
 def outputs_of(heads: Mapping[str, nn.Module], features: Tensor) -> dict[str, Tensor]:
@@ -58,10 +62,10 @@ def outputs_of(heads: Mapping[str, nn.Module], features: Tensor) -> dict[str, Te
         joint = F.linear(features, weight, torch.cat([head.bias for head in linear]))
         parts = joint.split([head.out_features for head in linear], dim=-1)
         return dict(zip(heads, parts, strict=True))
-    return dict(zip(heads, _outputs(list(heads.values()), features), strict=True))
+    return dict(zip(heads, _shared_patches(list(heads.values()), features), strict=True))
 
 
-def _outputs(heads: Sequence[nn.Module], features: Tensor) -> list[Tensor]:
+def _shared_patches(heads: Sequence[nn.Module], features: Tensor) -> list[Tensor]:
     """What each head makes of the features (B, C, H, W), or of features of another shape.
 
     Heads that begin with a convolution of the same k by l pixels share their patches: one matrix
@@ -81,7 +85,7 @@ def _outputs(heads: Sequence[nn.Module], features: Tensor) -> list[Tensor]:
         """(..., B P, out) to (..., B, out, *sides)."""
         return pixels.unflatten(-2, (-1, math.prod(sides))).mT.contiguous().unflatten(-1, sides)
 
-    if not _has_tangent(features) or not _alike(stacks):
+    if not _has_tangent(features) or not _same_layers(stacks):
         maps = (images(F.linear(patches, layer.weight.flatten(1), layer.bias)) for layer in first)
         return [head[1:](image) for head, image in zip(stacks, maps, strict=True)]
     stacked = images(_linear(first, patches.expand(len(heads), -1, -1)))
@@ -120,7 +124,7 @@ def _with_like_patches(heads: Sequence[nn.Sequential], features: Tensor) -> list
     return first if fits else []
 
 
-def _alike(heads: Sequence[nn.Sequential]) -> bool:
+def _same_layers(heads: Sequence[nn.Sequential]) -> bool:
     """Whether heads that begin with convolutions have the same layers, all with a bias, of kinds that stack."""
     layers = [layer for head in heads for layer in list(head)[1:]]
     known = all(type(layer) in (nn.Linear, nn.ReLU, nn.Flatten) for layer in layers)
@@ -133,10 +137,9 @@ def initialise(model: nn.Module, generator: torch.Generator) -> None:
 
     A module with parameters or buffers of its own may have a method ``initialise(generator)`` instead.
 
-    Linear and convolutional layers: weights and biases uniform on ±1/√fan_in. Embeddings: N(0, 1).
-    Norm layers: one and zero, running statistics reset. A module of another kind that holds
-    parameters of its own needs that method. A module with a true attribute ``keeps_weights``, such
-    as a pretrained encoder, stays as it is with all that is in it.
+    Linear and convolutional layers: weights and biases uniform on ±1/√fan_in. Embeddings: N(0, 1). Norm layers: one and
+    zero, running statistics reset. A module of another kind that holds parameters of its own needs that method. A
+    module with a true attribute ``keeps_weights``, such as a pretrained encoder, stays as it is with all that is in it.
 
     Raises:
         TypeError: a module that holds parameters and has no known rule.
@@ -180,14 +183,14 @@ def stage_ends(trunk: nn.Sequential) -> list[int]:
     return [i - 1 if isinstance(trunk[i - 1], nn.Flatten) else i for i in starts[1:]] + [len(trunk)]
 
 
-def run(trunk: nn.Sequential, start: int, end: int, x: Tensor) -> Tensor:
+def run_layers(trunk: nn.Sequential, start: int, end: int, x: Tensor) -> Tensor:
     """What the layers from ``start`` to before ``end`` make of x."""
     for layer in list(trunk)[start:end]:
         x = layer(x)
     return x
 
 
-def check_plain(model: nn.Module, build: str) -> nn.Sequential:
+def check_sequential(model: nn.Module, build: str) -> nn.Sequential:
     """The trunk of a model that is one trunk of layers in a row with heads on top of it.
 
     Raises:

@@ -20,9 +20,8 @@ def multi_lenet(data: Dataset, stages: Mapping[str, int] | None = None) -> Multi
     linear 320→50, ReLU. Heads: linear 50→50, ReLU, linear 50→outputs.
 
     Args:
-        stages: auxiliary task to the stage that its head reads: 1 or 2, a convolution's (10, 12, 12) or
-            (20, 4, 4) features, all of which go into the head's first layer; 3 for all others
-            (:class:`LowLevel`).
+        stages: auxiliary task to the stage that its head reads: 1 or 2, a convolution's (10, 12, 12) or (20, 4, 4)
+            features, all of which go into the head's first layer; 3 for all others (:class:`LowLevel`).
 
     Raises:
         ValueError: inputs of another shape, stages that are not there.
@@ -62,9 +61,8 @@ def lenet(data: Dataset, stages: Mapping[str, int] | None = None) -> MultiTaskMo
     84→outputs (*reading*: the paper gives the layers, the ReLU after each is LeNet's usual one).
 
     Args:
-        stages: auxiliary task to the stage that its head reads: 1, the first convolution's (6, 17, 17)
-            features, averaged to the 6 by 6 pixels of the second one's before a like head; 2 for all others
-            (:class:`LowLevel`).
+        stages: auxiliary task to the stage that its head reads: 1, the first convolution's (6, 17, 17) features,
+            averaged to the 6 by 6 pixels of the second one's before a like head; 2 for all others (:class:`LowLevel`).
 
     Raises:
         ValueError: inputs of another shape, stages that are not there.

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from mtlkit.models.base import MultiTaskModel, outputs_of, run, stage_ends
+from mtlkit.models.base import MultiTaskModel, of_last_module, outputs_of, run_layers, stage_ends
 from mtlkit.tasks import Task
 
 
@@ -47,7 +47,7 @@ class LowLevel(MultiTaskModel):
         found: dict[str, Tensor] = {}
         for stage, (start, end) in enumerate(itertools.pairwise([0, *self._ends]), start=1):
             if len(found) < len(chosen):
-                x = run(self.trunk, start, end, x)
+                x = run_layers(self.trunk, start, end, x)
                 here = {name: head for name, head in chosen.items() if self.stages[name] == stage}
                 found |= outputs_of(here, x) if here else {}
         return {name: found[name] for name in chosen}
@@ -61,8 +61,7 @@ class LowLevel(MultiTaskModel):
     @property
     def last(self) -> tuple[str, ...]:
         """Names of the parameters of the last layer that every task trains."""
-        common = min(self.trained().values(), key=len)
-        return tuple(n for n in common if n.rpartition(".")[0] == common[-1].rpartition(".")[0])
+        return of_last_module(min(self.trained().values(), key=len))
 
 
 def stages_of(tasks: Sequence[Task], stages: Mapping[str, int] | None, n_stages: int) -> dict[str, int]:

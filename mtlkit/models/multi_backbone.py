@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from mtlkit.models.base import MultiTaskModel, check_plain, units
+from mtlkit.models.base import MultiTaskModel, check_sequential, of_last_module, units
 from mtlkit.recipes import remembered
 
 
@@ -42,11 +42,8 @@ class MultiBackbone(MultiTaskModel):
     @property
     def last(self) -> tuple[str, ...]:
         """Names of the parameters of the last layer of every trunk."""
-        found: tuple[str, ...] = ()
-        for k, backbone in enumerate(self.trunk):
-            names = [name for name, _ in backbone.named_parameters()]
-            found += tuple(f"trunk.{k}.{n}" for n in names if n.rpartition(".")[0] == names[-1].rpartition(".")[0])
-        return found
+        own = [of_last_module([name for name, _ in backbone.named_parameters()]) for backbone in self.trunk]
+        return tuple(f"trunk.{k}.{name}" for k, names in enumerate(own) for name in names)
 
 
 @remembered
@@ -67,7 +64,7 @@ def multi_backbone(model: MultiTaskModel, backbones: int = 2) -> MultiBackbone:
         ValueError: fewer than one backbone.
         TypeError: a model of another kind, a head without a linear or convolutional layer.
     """
-    check_plain(model, "multi_backbone")
+    check_sequential(model, "multi_backbone")
     if backbones < 1:
         raise ValueError(f"backbones is {backbones}, expected at least 1")
     heads = {name: _widened(head, name, backbones) for name, head in zip(model.names, model.heads, strict=True)}
@@ -91,7 +88,7 @@ def _widened(head: nn.Module, name: str, times: int) -> nn.Module:
     return nn.Sequential(*rest[:first], _widened(layers[first], name, times), *rest[first + 1 :])
 
 
-class Trained(Protocol):
+class HasStates(Protocol):
     """Models that were trained, by seed, as :class:`mtlkit.Runs` are."""
 
     def state_dict(self, seed: int) -> Mapping[str, Tensor]:
@@ -99,7 +96,7 @@ class Trained(Protocol):
         ...
 
 
-def warm_start(runs: Sequence[Trained]) -> Callable[[int], dict[str, Tensor]]:
+def warm_start(runs: Sequence[HasStates]) -> Callable[[int], dict[str, Tensor]]:
     """Initial weights for :func:`multi_backbone`: trunk k of a seed is that of the same seed in ``runs[k]``.
 
     A seed has the same draw of the data everywhere, so no test row was trained on before; each seed has trunks of
@@ -116,7 +113,7 @@ def warm_start(runs: Sequence[Trained]) -> Callable[[int], dict[str, Tensor]]:
     return functools.partial(_trunks, tuple(runs))
 
 
-def _trunks(runs: Sequence[Trained], seed: int) -> dict[str, Tensor]:
+def _trunks(runs: Sequence[HasStates], seed: int) -> dict[str, Tensor]:
     return {
         f"trunk.{k}.{name.removeprefix('trunk.')}": value
         for k, run in enumerate(runs)

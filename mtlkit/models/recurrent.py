@@ -78,7 +78,7 @@ class Mean(nn.Module):
         return x.mean(1)
 
 
-class Positions(nn.Module):
+class PerPosition(nn.Module):
     """(B, L, C) to (B, C, L), as losses of targets (B, L) take it."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -134,5 +134,5 @@ def recurrent(
         target, out = data.train.y[task.name], nn.Linear(widths[at[task.name]], task.n_outputs)
         if tuple(target.shape[1:]) not in ((), (x.shape[1],)):
             raise ValueError(f"task {task.name!r}: targets have shape {tuple(target.shape)}, expected (N,) or (N, L)")
-        heads[task.name] = nn.Sequential(Mean(), out) if target.ndim == 1 else nn.Sequential(out, Positions())
+        heads[task.name] = nn.Sequential(Mean(), out) if target.ndim == 1 else nn.Sequential(out, PerPosition())
     return LowLevel(trunk, heads, at) if stages else MultiTaskModel(trunk, heads)

@@ -30,14 +30,14 @@ class Residual(nn.Module):
         self.out_channels = n_out
         self.residual = nn.Sequential(
             nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False),
-            _norm(n_out),
+            _group_norm(n_out),
             nn.ReLU(),
             nn.Conv2d(n_out, n_out, 3, padding=1, bias=False),
-            _norm(n_out),
+            _group_norm(n_out),
         )
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or n_in != n_out:
-            self.shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride, bias=False), _norm(n_out))
+            self.shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride, bias=False), _group_norm(n_out))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, n_in, H, W) to (B, n_out, H / stride, W / stride), rounded up."""
@@ -64,7 +64,7 @@ def resnet18(data: Dataset, width: int = 64) -> MultiTaskModel:
         ValueError: inputs of another shape.
     """
     check_images(data, (3, 32, 32), "resnet18")
-    layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1, bias=False), _norm(width), nn.ReLU()]
+    layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1, bias=False), _group_norm(width), nn.ReLU()]
     n_in = width
     for stage in range(4):
         n_out = width * 2**stage
@@ -74,5 +74,5 @@ def resnet18(data: Dataset, width: int = 64) -> MultiTaskModel:
     return MultiTaskModel(nn.Sequential(*layers), {t.name: nn.Linear(n_in, t.n_outputs) for t in data.tasks})
 
 
-def _norm(channels: int) -> nn.GroupNorm:
+def _group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(GROUPS, channels), channels)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from mtlkit.models.base import MultiTaskModel, check_plain, run, stage_ends, units
+from mtlkit.models.base import MultiTaskModel, check_sequential, run_layers, stage_ends, units
 from mtlkit.recipes import remembered
 
 
@@ -78,13 +78,13 @@ class Routed(MultiTaskModel):
 
     def forward(self, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
         """Outputs of all tasks, or of those in ``names``."""
-        first = run(self.trunk, 0, self._ends[0], x)
+        first = run_layers(self.trunk, 0, self._ends[0], x)
         found = {}
         for name, head in self.chosen(names).items():
             task = self.names.index(name)
             h = self.routes[0](first, task)
             for (start, end), route in zip(itertools.pairwise(self._ends), self.routes[1:], strict=True):
-                h = route(run(self.trunk, start, end, h), task)
+                h = route(run_layers(self.trunk, start, end, h), task)
             found[name] = head(h)
         return found
 
@@ -106,5 +106,5 @@ def routed(model: MultiTaskModel, share: float = 0.5) -> Routed:
         ValueError: a share outside (0, 1].
         TypeError: a model of another kind, or with heads at lower layers.
     """
-    trunk = check_plain(model, "routed")
+    trunk = check_sequential(model, "routed")
     return Routed(copy.deepcopy(trunk), dict(zip(model.names, copy.deepcopy(model.heads), strict=True)), share)

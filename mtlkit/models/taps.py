@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mtlkit.models.base import MultiTaskModel, check_plain
+from mtlkit.models.base import MultiTaskModel, check_sequential
 from mtlkit.recipes import remembered
 
 
-class Change(nn.Module):
+class Added(nn.Module):
     """What one task adds to the weights of one layer: 1[s ≥ τ] δ.
 
     The indicator's derivative counts as 1 (straight-through), so that ∂L/∂s = ⟨∂L/∂w, δ⟩, on or off.
@@ -56,7 +56,7 @@ class Taps(MultiTaskModel):
 
     Attributes:
         layers: names of the trunk's layers with parameters, L of them.
-        changes: T times L :class:`Change`, an ``nn.ModuleList`` of such lists.
+        changes: T times L :class:`Added`, an ``nn.ModuleList`` of such lists.
     """
 
     changes: Any
@@ -69,7 +69,7 @@ class Taps(MultiTaskModel):
         self.trunk.requires_grad_(joint)
         found = {n: m for n, m in trunk.named_modules() if any(True for _ in m.parameters(recurse=False))}
         self.layers = tuple(found)
-        self.changes = nn.ModuleList(nn.ModuleList(Change(layer, threshold) for layer in found.values()) for _ in heads)
+        self.changes = nn.ModuleList(nn.ModuleList(Added(layer, threshold) for layer in found.values()) for _ in heads)
 
     def forward(self, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
         """Outputs of all tasks, or of those in ``names``: a pass per task."""
@@ -136,7 +136,7 @@ def taps(model: MultiTaskModel, threshold: float = 0.1, strength: float = 0.01, 
         ValueError: a threshold that is not positive, a negative strength.
         TypeError: a model of another kind, or with heads at lower layers.
     """
-    check_plain(model, "taps")
+    check_sequential(model, "taps")
     if not threshold > 0:
         raise ValueError(f"threshold is {threshold}, expected a positive number")
     if not strength >= 0:

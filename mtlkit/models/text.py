@@ -90,8 +90,8 @@ class TextEncoder(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """The same for all rows at once."""
-        ids, known, bias = _read(x, self.padding)
-        vectors = self.token(ids) + self.place.weight + self.part(_parts(ids, known, self.separator))
+        ids, known, bias = _ids_and_mask(x, self.padding)
+        vectors = self.token(ids) + self.place.weight + self.part(_which_text(ids, known, self.separator))
         vectors = self.dropout(vectors)
         for layer in self.layers:
             vectors = layer(vectors, bias.to(vectors.dtype))
@@ -107,7 +107,7 @@ def _in_parts(encoder: nn.Module, encode: Callable[[Tensor], Tensor], x: Tensor)
     return torch.cat([encode(part) for part in x.split(rows)])
 
 
-def _read(x: Tensor, padding: int) -> tuple[Tensor, Tensor, Tensor]:
+def _ids_and_mask(x: Tensor, padding: int) -> tuple[Tensor, Tensor, Tensor]:
     """Ids (B, L) of floating-point inputs, which are no padding, and the bias (B, 1, 1, L) that hides padding."""
     ids = x.long()
     known = ids != padding
@@ -115,7 +115,7 @@ def _read(x: Tensor, padding: int) -> tuple[Tensor, Tensor, Tensor]:
     return ids, known, bias.unsqueeze(-2).unsqueeze(-2)
 
 
-def _parts(ids: Tensor, known: Tensor, separator: int) -> Tensor:
+def _which_text(ids: Tensor, known: Tensor, separator: int) -> Tensor:
     """0 for the tokens of the first text, its separator and padding, 1 for those of the second."""
     ends = (ids == separator).long()
     return (ends.cumsum(-1) - ends).clamp(max=1) * known
@@ -169,10 +169,10 @@ class Pretrained(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """The same for all rows at once."""
-        ids, known, bias = _read(x, self.padding)
+        ids, known, bias = _ids_and_mask(x, self.padding)
         # A ready mask of four axes: one of two would be read by the library, which torch.vmap does not allow.
         dtype = next(self.encoder.parameters()).dtype
-        options = {"token_type_ids": _parts(ids, known, self.separator)} if self.knows_parts else {}
+        options = {"token_type_ids": _which_text(ids, known, self.separator)} if self.knows_parts else {}
         return self.encoder(input_ids=ids, attention_mask=bias.to(dtype), **options).last_hidden_state[:, 0]
 
 

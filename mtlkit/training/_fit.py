@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from mtlkit import recipes
-from mtlkit.checkpoint import Checkpoint, described, draws, files_of
+from mtlkit.checkpoint import Checkpoint, draws, files_of, fingerprint
 from mtlkit.datasets import Dataset
 from mtlkit.merging import Merging
 from mtlkit.models import MultiTaskModel
-from mtlkit.results import IncompleteRuns, Runs, join
+from mtlkit.results import IncompleteRuns, Runs, join_runs
 from mtlkit.training import loop
-from mtlkit.training.checks import check_draw, check_inputs, numbers_of
+from mtlkit.training.checks import check_draw, check_model, seed_numbers
 from mtlkit.training.descent import check_elementwise
 from mtlkit.training.settings import BATCH_SIZE, SGD, Settings, check_count
 from mtlkit.training.stack import stacks_well
@@ -59,11 +59,10 @@ def fit(
 ) -> Runs:
     """Train ``model`` on ``data`` under ``weighting``, once per seed.
 
-    Every seed has its own draw of the data (``data.resample(seed)``), initial weights, data order and
-    dropout masks; those are the same for every method, so runs can be compared in pairs. How many
-    seeds are trained together, and in how many processes, changes nothing but the speed and the rounding
-    (float64: 1e-10 after a few steps; float32: rounding errors grow with the steps as they do on another
-    processor).
+    Every seed has its own draw of the data (``data.resample(seed)``), initial weights, data order and dropout masks;
+    those are the same for every method, so runs can be compared in pairs. How many seeds are trained together, and in
+    how many processes, changes nothing but the speed and the rounding (float64: 1e-10 after a few steps; float32:
+    rounding errors grow with the steps as they do on another processor).
 
     Ctrl-C (KeyboardInterrupt) ends the training at once and returns what there is up to the last full epoch,
     with ``Runs.interrupted`` set and a warning; where not one epoch is there it goes through. With several processes
@@ -85,8 +84,7 @@ def fit(
         select_from: first epoch that may be selected (:meth:`mtlkit.results.Runs.selected`), such as the first
             after a drift. The state before training never is.
         lr: learning rate, handed to ``optimizer``.
-        optimizer: called with the stacked parameters and ``lr``; an elementwise optimiser of
-            ``torch.optim``.
+        optimizer: called with the stacked parameters and ``lr``; an elementwise optimiser of ``torch.optim``.
         clip: largest gradient norm of a step, for each seed by itself; for per-step methods.
         initial: seed to the values that its model starts from, by the names of parameters and buffers; what it
             does not name is drawn as always. ``runs.state_dict`` starts each seed from the run of the same
@@ -114,65 +112,60 @@ def fit(
             (:class:`mtlkit.training.stack.Stack`), an optimiser that is not elementwise, a learning rate or clip out
             of range, ``watch`` with several processes, ``clip`` or ``compile`` for a per-epoch method; initial values
             that do not fit the model, a trunk that is not trained under a weighting that reads its gradients; inputs
-            or targets that are not finite as ``dtype``,
-            no main label in the meta split; a checkpoint that is damaged or of another training, which stays as it is.
+            or targets that are not finite as ``dtype``, no main label in the meta split; a checkpoint that is damaged
+            or of another training, which stays as it is.
         TypeError: ``weighting`` is neither a Weighting nor a Merging, ``model`` no MultiTaskModel, a count that is no
             integer.
     """
     options = dict(locals())
     _check_kinds(model, data, weighting, name, watch)
-    seeds = numbers_of(seeds)
-    check_count("batch_size", batch_size)
+    seeds = seed_numbers(seeds)
+    check_count("batch_size", batch_size, least=None)
     check_count("chunk", chunk, optional=True)
     check_count("jobs", jobs)
-    settings = Settings(
-        epochs=epochs,
-        batch_size=batch_size,
-        meta_batch_size=min(4 * batch_size, len(data.meta)) if meta_batch_size is None else meta_batch_size,
-        steps_per_epoch=len(data.train) // max(batch_size, 1) if steps_per_epoch is None else steps_per_epoch,
-        patience=patience,
-        select_from=select_from,
-        lr=lr,
-        optimizer=optimizer,
-        clip=clip,
-        initial=initial,
-        dtype=dtype,
-        autocast=autocast,
-        compile=compile,
-        device=("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device,
-    )
+    given = {field.name: options[field.name] for field in fields(Settings)}
+    if meta_batch_size is None:
+        given["meta_batch_size"] = min(4 * batch_size, len(data.meta))
+    if steps_per_epoch is None:
+        given["steps_per_epoch"] = len(data.train) // max(batch_size, 1)
+    if device == "auto":
+        given["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    settings = Settings(**given)
     if set(model.names) != {task.name for task in data.tasks}:
         raise ValueError(f"the model has heads {list(model.names)}, expected {[t.name for t in data.tasks]}")
     settings = replace(settings, lr=float(lr))
     settings.check(data)
     if chunk is None:
         chunk = len(seeds) if stacks_well(model, settings.device) else 1
-    for what, number in {"chunk": chunk, "jobs": jobs}.items():
-        if number < 1:
-            raise ValueError(f"{what} is {number}, expected at least 1")
     if watch is not None and jobs > 1:
         raise ValueError(f"jobs is {jobs}, but watch sees one process only: expected jobs=1")
     _check_method(model, weighting, settings)
     check_elementwise(functools.partial(optimizer, lr=settings.lr))
     check_draw(data, dtype)
-    check_inputs(model, data, settings.device, dtype)
+    check_model(model, data, settings.device, dtype)
 
     label = name or type(weighting).__name__
     chunks = [seeds[start : start + chunk] for start in range(0, len(seeds), chunk)]
     kind = loop.PerEpoch if isinstance(weighting, Merging) else loop.PerStep
-    train = functools.partial(loop.train, functools.partial(kind, model, data, weighting, settings, label))
+    train = functools.partial(loop.train_stack, functools.partial(kind, model, data, weighting, settings, label))
     files: list[Checkpoint | None] = [None] * len(chunks)
     if checkpoint is not None:
-        of_run = {field.name: getattr(settings, field.name) for field in fields(settings)}
-        of_run |= {"label": label, "seeds": seeds, "chunk": chunk, "model": model, "weighting": weighting}
+        of_run = {
+            **vars(settings),
+            "label": label,
+            "seeds": seeds,
+            "chunk": chunk,
+            "model": model,
+            "weighting": weighting,
+        }
         of_run |= {"data": draws(data, seeds[0], epochs), "device": str(settings.device), "torch": torch.__version__}
-        files = [*files_of(Path(checkpoint), {what: described(value) for what, value in of_run.items()}, chunks)]
+        files = [*files_of(Path(checkpoint), {what: fingerprint(value) for what, value in of_run.items()}, chunks)]
     done: dict[int, Runs] = {}
     stopped = False
     try:
         if jobs > 1 and len(chunks) > 1:
-            calls = [joblib.delayed(_numbered)(n, train, part, files[n]) for n, part in enumerate(chunks)]
-            for n, runs in parallel(calls, jobs):
+            parts = zip(chunks, files, strict=True)
+            for n, runs in parallel([joblib.delayed(_uninterrupted)(train, *part) for part in parts], jobs):
                 done[n] = runs
         else:
             for n, part in enumerate(chunks):
@@ -186,7 +179,7 @@ def fit(
         if not done:
             raise
     runs = replace(
-        join([done[n] for n in sorted(done)]), architecture=copy.deepcopy(model).cpu(), recipe=_recipe(**options)
+        join_runs([done[n] for n in sorted(done)]), architecture=copy.deepcopy(model).cpu(), recipe=_recipe(**options)
     )
     if stopped or runs.interrupted:
         runs = replace(runs, interrupted=True)
@@ -226,11 +219,11 @@ def _check_method(model: MultiTaskModel, weighting: Weighting | Merging, setting
         raise ValueError(f"no parameter of the trunk is trained, but {method} reads their gradients")
 
 
-def _numbered(number: int, train: Callable[..., Runs], seeds: Sequence[int], file: Checkpoint | None) -> tuple:
+def _uninterrupted(train: Callable[..., Runs], seeds: Sequence[int], file: Checkpoint | None) -> Runs:
     runs = train(seeds, checkpoint=file)
     if runs.interrupted:
         raise KeyboardInterrupt
-    return number, runs
+    return runs
 
 
 def _warn_of_interruption(runs: Runs, epochs: int, left: Sequence[int], files: Sequence[Checkpoint | None]) -> None:
@@ -239,7 +232,7 @@ def _warn_of_interruption(runs: Runs, epochs: int, left: Sequence[int], files: S
     if files[0] is None:
         how = "give fit a checkpoint=FILE to be able to go on"
     else:
-        kept = ", ".join(str(file.epoch()) for file in files if file)
+        kept = ", ".join(str(file.last_epoch()) for file in files if file)
         how = f"call fit again with the same arguments to go on from the checkpoint (epochs that it holds: {kept})"
     warnings.warn(
         f"{runs.method}: interrupted after epoch {ends.iloc[-1]} of {epochs}{missing}; {how}",

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mtlkit.checkpoint import of_optimizer, restore_optimizer
 from mtlkit.datasets import Split
-from mtlkit.measure import Metric, Params
+from mtlkit.gradients import Params
+from mtlkit.measure import Metric
 from mtlkit.merging import Epoch, steps_of
 from mtlkit.training.settings import Settings
 from mtlkit.training.stack import Stack, stacks_well, take
@@ -81,7 +82,7 @@ class Branches:
         """
         n_branches = len(weights)
         steps = steps_of(self.steps, share)
-        rows = self._rows(weights, share, steps)
+        rows = self._drawn_rows(weights, share, steps)
         keys = {name: drawn.movedim(0, 1) for name, drawn in self.stack.masks(n_branches, steps).items()}
         parts = [slice(None)] if self.stacked else [slice(k, k + 1) for k in range(n_branches)]
         if keep is None or keep != self.last:
@@ -131,7 +132,7 @@ class Branches:
         leaves = {name: value.detach().flatten(0, 1).clone().requires_grad_() for name, value in start.items()}
         return leaves, self.optimizer(list(leaves.values()))
 
-    def _rows(self, weights: Tensor, share: float, steps: int) -> Tensor:
+    def _drawn_rows(self, weights: Tensor, share: float, steps: int) -> Tensor:
         """Row numbers (K, S, steps, B): per seed and branch, shuffled passes over its share of its rows.
 
         A branch without any row, such as one whose only task has weight zero, draws from all of them.

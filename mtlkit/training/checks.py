@@ -16,7 +16,7 @@ from mtlkit.tasks import labelled, pack, per_sample_losses
 from mtlkit.training.stack import check_layers
 
 
-def numbers_of(seeds: int | Sequence[int]) -> list[int]:
+def seed_numbers(seeds: int | Sequence[int]) -> list[int]:
     """The seeds that are meant: 0 to seeds - 1, or those that are given.
 
     Raises:
@@ -69,7 +69,7 @@ def check_finite(where: str, split: Split, dtype: torch.dtype) -> None:
 
 
 @torch.no_grad()
-def check_inputs(model: MultiTaskModel, data: Dataset, device: str | torch.device, dtype: torch.dtype) -> None:
+def check_model(model: MultiTaskModel, data: Dataset, device: str | torch.device, dtype: torch.dtype) -> None:
     """Refuse layers that do not stack, a model that cannot take the data's inputs, outputs that do not fit."""
     check_layers(model)
     for name, parameter in model.named_parameters():

@@ -12,7 +12,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from mtlkit.checkpoint import of_optimizer, restore_optimizer
 from mtlkit.datasets import Split
-from mtlkit.measure import Alignment, Gains, Params, Problem, no_meta_batch, prefers_two_passes
+from mtlkit.gradients import Params
+from mtlkit.measure import Alignment, Gains, Problem, no_meta_batch
+from mtlkit.memory import prefers_two_passes
 from mtlkit.step import step
 from mtlkit.training.stack import Stack, stacks_well
 from mtlkit.weighting import State, Weighting

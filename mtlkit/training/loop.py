@@ -29,7 +29,7 @@ PURPOSES = ("order", "meta order", "branch order", "noise")
 """Each seed has a random stream of its own for each of these, and for its initial weights and dropout."""
 
 
-def train(
+def train_stack(
     begin: Callable[[Sequence[int]], Training],
     seeds: Sequence[int],
     *,

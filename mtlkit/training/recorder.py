@@ -49,12 +49,10 @@ class Recorder:
         self.labels = {
             split: torch.vmap(lambda y: labelled_by_task(tasks, y))(rows.y) for split, rows in splits.items()
         }
-        self.losses: dict[str, list[Tensor]] = {split: [] for split in splits}
-        self.weights: list[Tensor] = []
-        self.steps: list[Tensor] = []
-        self.spreads: list[Tensor] = []
+        self.curves: dict[tuple[str, str], list[Tensor]] = {("loss", split): [] for split in splits}
+        self.curves |= {("weight", "train"): [], ("weight_sd", "train"): []}
         self.noisy_weights: list[Tensor] = []
-        self.reports: dict[tuple[str, str], list[Tensor]] = {}
+        self.steps: list[Tensor] = []
         self.diverged = torch.zeros(len(seeds), dtype=torch.bool, device=device)
         self.running = ~self.diverged
         self.ends = torch.zeros(len(seeds), dtype=torch.long, device=device)
@@ -76,7 +74,7 @@ class Recorder:
     def reported(self, report: Mapping[str, tuple[str, Tensor]]) -> None:
         """What a per-epoch method says of an epoch: metric to its split and its values (S, T)."""
         for metric, (split, values) in report.items():
-            self.reports.setdefault((metric, split), []).append(values.detach())
+            self.curves.setdefault((metric, split), []).append(values.detach())
 
     @torch.no_grad()
     def evaluated(self, outputs: dict[str, dict[str, Tensor]], state: Mapping[str, Tensor]) -> None:
@@ -86,30 +84,30 @@ class Recorder:
             outputs: per split and task, (S, N, ...).
             state: the stacked parameters and buffers, (S, ...).
         """
-        epoch = len(self.losses["train"])
+        epoch = len(self.curves["loss", "train"])
         for split, found in outputs.items():
             losses = torch.vmap(lambda o, y: per_sample_losses(self.tasks, o, y))(found, self.splits[split].y)
-            self.losses[split].append(losses.sum(1) / self.labels[split].sum(1))
+            self.curves["loss", split].append(losses.sum(1) / self.labels[split].sum(1))
             if split == "train":
                 finite = torch.isfinite(losses.sum(1)).all(1)
         if epoch:
             now = self.given - self.given_before
             total = now.sum((1, 2))
-            self.weights.append(now.sum(1) / total[:, None])
+            self.curves["weight", "train"].append(now.sum(1) / total[:, None])
             noisy = self.splits["train"].noisy
             self.noisy_weights.append((now * noisy).sum(1) / now.sum(1))
             self.given_before = self.given.clone()
-            self.spreads.append(torch.stack(self.steps).std(0, correction=0))
+            self.curves["weight_sd", "train"].append(torch.stack(self.steps).std(0, correction=0))
             self.steps = []
-        meta = self.losses["meta"][-1][:, 0]
+        meta = self.curves["loss", "meta"][-1][:, 0]
         better = self.running & (meta < self.lowest) & (epoch >= self.select_from)
         self.lowest = torch.where(better, meta, self.lowest)
         self.best = torch.where(better, epoch, self.best)
         name = self.tasks[0].name
         shown = {split: outputs[split][name] for split in ("meta", "test")}
         for moment, chosen in (("selected", better), ("last", self.running)):
-            self.outputs[moment] = _kept(self.outputs[moment], shown, chosen)
-            self.states[moment] = _kept(self.states[moment], state, chosen)
+            self.outputs[moment] = _replaced(self.outputs[moment], shown, chosen)
+            self.states[moment] = _replaced(self.states[moment], state, chosen)
         self.ends = torch.where(self.running, epoch, self.ends)
         self.diverged |= self.running & ~finite
         self.running &= finite
@@ -132,21 +130,17 @@ class Recorder:
 
     def weight_rows(self) -> pd.DataFrame:
         """The frame's rows of metric ``weight`` so far: seed, epoch, split, task, metric, value."""
-        return self._tidy(torch.stack(self.weights, 1), "weight", "train", first_epoch=1)
+        return self._tidy(self.curves["weight", "train"], "weight", "train")
 
     def runs(self) -> Runs:
         """Everything recorded, as tidy frames."""
-        curves = [
-            self._tidy(torch.stack(losses, 1), "loss", split, first_epoch=0) for split, losses in self.losses.items()
-        ]
-        curves += [self.weight_rows(), self._tidy(torch.stack(self.spreads, 1), "weight_sd", "train", first_epoch=1)]
-        for (metric, split), values in self.reports.items():
-            curves.append(self._tidy(torch.stack(values, 1), metric, split, first_epoch=1))
+        curves = [self._tidy(values, *of) for of, values in self.curves.items()]
         noisy = self.splits["train"].noisy
         if noisy.any():
+            labels = noisy.sum(1) / self.labels["train"].sum(1)
             shares = [
-                self._tidy(torch.stack(self.noisy_weights, 1), "noisy_weight", "train", first_epoch=1),
-                self._tidy((noisy.sum(1) / self.labels["train"].sum(1))[:, None], "noisy_labels", "train", 0),
+                self._tidy(self.noisy_weights, "noisy_weight", "train"),
+                self._tidy([labels], "noisy_labels", "train"),
             ]
             names = [task.name for task, some in zip(self.tasks, noisy.any(1).any(0).tolist(), strict=True) if some]
             curves += [rows[rows["task"].isin(names)] for rows in shares]
@@ -161,12 +155,14 @@ class Recorder:
         draws = tuple(draw.outline() for draw in self.draws)
         return Runs(frame, self._samples(), self.tasks[0].name, states, self.select_from, draws)
 
-    def _tidy(self, values: Tensor, metric: str, split: str, first_epoch: int) -> pd.DataFrame:
-        """(S, epochs, T) to rows."""
-        epochs = range(first_epoch, first_epoch + values.shape[1])
+    def _tidy(self, values: Sequence[Tensor], metric: str, split: str) -> pd.DataFrame:
+        """(S, T) of each epoch to rows."""
+        first_epoch = 0 if metric in ("loss", "noisy_labels") else 1
+        epochs = range(first_epoch, first_epoch + len(values))
         names = [task.name for task in self.tasks]
         index = pd.MultiIndex.from_product([self.seeds, epochs, names], names=["seed", "epoch", "task"])
-        rows = pd.Series(values.double().cpu().flatten().numpy(), index, name="value").reset_index()
+        flat = torch.stack(list(values), 1).double().cpu().flatten().numpy()
+        rows = pd.Series(flat, index, name="value").reset_index()
         return rows.assign(split=split, metric=metric)[["seed", "epoch", "split", "task", "metric", "value"]]
 
     def _metrics(self) -> pd.DataFrame:
@@ -201,8 +197,8 @@ class Recorder:
 
 
 RECORDED = (
-    "given_before", "visits", "losses", "weights", "spreads", "noisy_weights", "reports", "diverged", "running", "ends",
-    "lowest", "best", "outputs", "states",
+    "given_before", "visits", "curves", "noisy_weights", "diverged", "running", "ends", "lowest", "best", "outputs",
+    "states",
 )  # fmt: skip
 """What a :class:`Recorder` remembers from one epoch to the next."""
 
@@ -214,7 +210,7 @@ def _containers(value: Any) -> Any:
     return list(value) if isinstance(value, list) else value
 
 
-def _kept(before: Mapping[str, Tensor], now: Mapping[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
+def _replaced(before: Mapping[str, Tensor], now: Mapping[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
     """The tensors (S, ...) of ``now`` for the chosen seeds (S,), those of ``before``, if any, for the others."""
     if not before:
         return {name: value.detach().clone() for name, value in now.items()}

@@ -43,7 +43,9 @@ class Settings:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        for what in ("epochs", "batch_size", "meta_batch_size", "steps_per_epoch", "patience", "select_from"):
+        for what in ("batch_size", "meta_batch_size", "select_from"):
+            check_count(what, getattr(self, what), least=None)
+        for what in ("epochs", "steps_per_epoch", "patience"):
             check_count(what, getattr(self, what), optional=what == "patience")
         if not isinstance(self.lr, numbers.Real) or not 0 <= self.lr < math.inf:
             raise ValueError(f"lr is {self.lr!r}, expected a positive number (or 0, which trains nothing)")
@@ -59,20 +61,20 @@ class Settings:
             raise ValueError(f"device is {self.device!r}, expected one that is there ({first_line(error)})") from None
 
     def check(self, data: Dataset) -> None:
-        """Raise ValueError for a batch larger than its split, no epochs, steps or patience, no epoch to select from."""
+        """Raise ValueError for a batch larger than its split, or no epoch to select from."""
         for what, split in (("batch_size", "train"), ("meta_batch_size", "meta")):
             size, rows = getattr(self, what), len(data.splits[split])
             if not 1 <= size <= rows:
                 raise ValueError(f"{what} is {size}, expected 1 to {rows} (rows of the {split} split)")
-        for what in ("epochs", "steps_per_epoch", "patience"):
-            number = getattr(self, what)
-            if number is not None and number < 1:
-                raise ValueError(f"{what} is {number}, expected at least 1")
         if not 1 <= self.select_from <= self.epochs:
             raise ValueError(f"select_from is {self.select_from}, expected an epoch from 1 to {self.epochs}")
 
 
-def check_count(what: str, number: object, optional: bool = False) -> None:
-    """Raise TypeError unless it is an integer, or None where that is allowed."""
-    if not (isinstance(number, numbers.Integral) and number is not True) and not (optional and number is None):
+def check_count(what: str, number: object, *, optional: bool = False, least: int | None = 1) -> None:
+    """Raise TypeError unless it is an integer, or None where that is allowed, and ValueError below ``least``."""
+    if optional and number is None:
+        return
+    if not isinstance(number, numbers.Integral) or isinstance(number, bool):
         raise TypeError(f"{what} is {number!r}, expected an integer")
+    if least is not None and int(number) < least:
+        raise ValueError(f"{what} is {number}, expected at least {least}")

@@ -17,7 +17,8 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map
 
 from mtlkit.datasets import Split
-from mtlkit.measure import Params, mean_losses, score
+from mtlkit.gradients import Params, mean_losses
+from mtlkit.measure import score
 from mtlkit.models import MultiTaskModel, initialise
 from mtlkit.tasks import Packed, Task, labelled_by_task, pack, per_sample_losses, separate_losses
 

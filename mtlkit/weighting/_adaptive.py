@@ -11,8 +11,7 @@ from mtlkit.weighting._base import Weighting, safe_divide
 class AdaptiveWeights(Weighting):
     """Harder tasks weigh more: w_t = L_t / Σ_u L_u.
 
-    The weights (T,) sum to 1; a task without a label in the batch has weight zero. All are zero if
-    all losses are.
+    The weights (T,) sum to 1; a task without a label in the batch has weight zero. All are zero if all losses are.
 
     Source: Huq, Pervin, *Adaptive weight assignment scheme for multi-task learning*, arXiv
     2303.07278. *Reading*: the losses are those of the batch at hand, and they count as constants

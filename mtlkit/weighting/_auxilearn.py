@@ -65,7 +65,7 @@ class Network(NamedTuple):
         return Network(self.inner.clamp(min=0), self.offsets, self.outer.clamp(min=0))
 
 
-class Learned(NamedTuple):
+class Combination(NamedTuple):
     """State of :class:`AuxiLearn`.
 
     Attributes:
@@ -140,13 +140,13 @@ class AuxiLearn(Weighting):
         else:
             offsets = torch.linspace(-2, 2, self.hidden, dtype=like.dtype, device=like.device)
             phi = Network(like.new_ones(self.hidden, n_tasks - 1), offsets, torch.full_like(offsets, 1 / self.hidden))
-        return Learned(phi, no_moments(phi), like.new_zeros(()))
+        return Combination(phi, no_moments(phi), like.new_zeros(()))
 
     @property
     def reads(self):
         return (ImplicitAlignment(_objective, self.alpha, self.terms, self._due),)
 
-    def _due(self, state: Learned) -> bool:
+    def _due(self, state: Combination) -> bool:
         return (state.steps.flatten()[0].item() + 1) % self.every == 0
 
     def update(self, state, signal):
@@ -161,8 +161,8 @@ class AuxiLearn(Weighting):
             phi, moments = adamax(phi, torch.func.grad(loss)(phi), moments, self.lr)
             phi = phi.clipped()
         used = weights if self.paper_scale else weights / weights.shape[-1]
-        return used, Learned(phi, moments, state.steps + 1)
+        return used, Combination(phi, moments, state.steps + 1)
 
 
-def _objective(state: Learned, means: Float[Tensor, "*runs tasks"]) -> Float[Tensor, "*runs"]:
+def _objective(state: Combination, means: Float[Tensor, "*runs tasks"]) -> Float[Tensor, "*runs"]:
     return means[..., 0] + state.phi.value(means[..., 1:])

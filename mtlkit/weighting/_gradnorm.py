@@ -32,16 +32,14 @@ class GradNorm(Weighting):
     G_t = w_t ‖∇_W L_t‖,    r_t = (L_t/L_t(0)) / mean_u(L_u/L_u(0)),
     w ← w − lr ∇_w Σ_t |G_t − Ḡ r_t^α|   with Ḡ = mean_u G_u and r held constant, then w ← T w/Σw
 
-    W: parameters of the last shared layer. A step is taken with the weights from before the
-    update, as in the paper's algorithm 1; they start equal. A task without a label in the batch
-    counts in no mean and gets no gradient; a task with L_t(0) = 0 has L_t/L_t(0) = 1. The weights
-    (T,) are w/T, so that they sum to 1; ``paper_scale=True`` gives w itself. Inside the update w
-    sums to T either way.
+    W: parameters of the last shared layer. A step is taken with the weights from before the update, as in the paper's
+    algorithm 1; they start equal. A task without a label in the batch counts in no mean and gets no gradient; a task
+    with L_t(0) = 0 has L_t/L_t(0) = 1. The weights (T,) are w/T, so that they sum to 1; ``paper_scale=True`` gives w
+    itself. Inside the update w sums to T either way.
 
-    Source: Chen et al., *GradNorm: Gradient normalization for adaptive loss balancing in deep
-    multitask networks*, arXiv 1711.02257. *Reading*: w is moved by plain gradient descent with its own step
-    size, and is kept from becoming negative (max(w, 0), before Σw is restored; all equal if
-    nothing is left).
+    Source: Chen et al., *GradNorm: Gradient normalization for adaptive loss balancing in deep multitask networks*,
+    arXiv 1711.02257. *Reading*: w is moved by plain gradient descent with its own step size, and is kept from becoming
+    negative (max(w, 0), before Σw is restored; all equal if nothing is left).
 
     Args:
         alpha: α ≥ 0, how strongly slow tasks are favoured.

@@ -24,15 +24,13 @@ class Gramian(Weighting):
     as ``MGDAWeighting()``. With it the step of the shared parameters is that library's aggregation of the
     task gradients. Each head moves by its own task's gradient times the task's weight.
 
-    The weights (T,) are those of the library, but for PCGrad, whose T projected gradients are
-    summed and which is divided by T here; ``paper_scale=True`` leaves that out. A weighting that
-    draws at random (PCGrad's order of tasks) does so from a stream of its own, started from the
-    run's random numbers in every step; global random state stays as it is. Every seed of a stacked
-    run calls f in turn, on the CPU. A non-finite Gramian gives NaN.
+    The weights (T,) are those of the library, but for PCGrad, whose T projected gradients are summed and which is
+    divided by T here; ``paper_scale=True`` leaves that out. A weighting that draws at random (PCGrad's order of tasks)
+    does so from a stream of its own, started from the run's random numbers in every step; global random state stays as
+    it is. Every seed of a stacked run calls f in turn, on the CPU. A non-finite Gramian gives NaN.
 
-    Needs TorchJD: ``pip install mtlkit[torchjd]``. SLGrad's published code lets gradients of
-    several tasks accumulate for PCGrad and CAGrad, and projects along the task's own gradient; the
-    library does what the papers say.
+    Needs TorchJD: ``pip install mtlkit[torchjd]``. SLGrad's published code lets gradients of several tasks accumulate
+    for PCGrad and CAGrad, and projects along the task's own gradient; the library does what the papers say.
 
     Args:
         weighting: stateless, from a (T, T) Gramian to (T,) weights.

@@ -22,10 +22,9 @@ class HydaLearn(Weighting):
     lowered. The weights (T,) sum to 1; where no gain is positive, the main task has them all. A gain that is
     not finite, as after a fake step that overflows, counts as none.
 
-    Source: Verboven et al., *HydaLearn: Highly dynamic task weighting for multi-task learning with
-    auxiliary tasks*, arXiv 2008.11643. *Reading*: M is evaluated on a batch of the meta split;
-    ``on="batch"`` takes the training batch itself. *Reading*: the fake steps are plain gradient
-    steps, whatever the optimiser.
+    Source: Verboven et al., *HydaLearn: Highly dynamic task weighting for multi-task learning with auxiliary tasks*,
+    arXiv 2008.11643. *Reading*: M is evaluated on a batch of the meta split; ``on="batch"`` takes the training batch
+    itself. *Reading*: the fake steps are plain gradient steps, whatever the optimiser.
 
     Args:
         step: η, the size of the fake steps; the optimiser's learning rate when None.

@@ -18,11 +18,10 @@ class LogSE(Weighting):
     N_t: samples with a label; L_t: mean squared error. By default the weights (T,) are w_t ∝ 1/L_t
     and sum to 1; a task whose loss is zero, or that has no label in the batch, has weight zero.
 
-    Source: Ghasemi-Naraghi et al., JUCS 28(2), for two regression tasks; here for
-    any number of them (nothing forbids a classification task, but the derivation does not hold for
-    it). *Reading*: the sum runs over the batch; what is kept of the objective is the ratio of the
-    weights, so that the length of the step is that of the other methods. ``paper_scale=True``
-    gives w_t = N_t / (2 L_t), the objective's own gradient.
+    Source: Ghasemi-Naraghi et al., JUCS 28(2), for two regression tasks; here for any number of them (nothing forbids a
+    classification task, but the derivation does not hold for it). *Reading*: the sum runs over the batch; what is kept
+    of the objective is the ratio of the weights, so that the length of the step is that of the other methods.
+    ``paper_scale=True`` gives w_t = N_t / (2 L_t), the objective's own gradient.
 
     Args:
         paper_scale: follow the objective's own gradient.

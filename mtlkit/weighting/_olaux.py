@@ -37,10 +37,9 @@ class OLAux(Weighting):
     The steps N, 2N, ... are still taken with the weights from before their update. The weights
     (T,) given are w/T: they start at 1/T, and may become negative.
 
-    Source: Lin et al., *Adaptive auxiliary task weighting for reinforcement learning*, NeurIPS
-    2019. There the weights are w; ``paper_scale=True`` gives that. *Reading*: all weights start at
-    1 and are not clipped. SLGrad's published code starts its step counter at 0.4 and compares it with 2, so
-    that the weights of this baseline never change there.
+    Source: Lin et al., *Adaptive auxiliary task weighting for reinforcement learning*, NeurIPS 2019. There the weights
+    are w; ``paper_scale=True`` gives that. *Reading*: all weights start at 1 and are not clipped. SLGrad's published
+    code starts its step counter at 0.4 and compares it with 2, so that the weights of this baseline never change there.
 
     Args:
         every: N ≥ 1.

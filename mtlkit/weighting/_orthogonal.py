@@ -16,9 +16,8 @@ class OrthogonalGradients(Weighting):
 
     objective: Σ_t L_t/T + λ Σ_{i<j} cos²(g_i, g_j)
 
-    g_t: gradient of L_t with respect to the shared parameters. A cosine with a zero gradient is
-    zero. The weights (T,) are 1/T. The penalty is differentiated through the gradients (second order),
-    with respect to all parameters.
+    g_t: gradient of L_t with respect to the shared parameters. A cosine with a zero gradient is zero. The weights (T,)
+    are 1/T. The penalty is differentiated through the gradients (second order), with respect to all parameters.
 
     Source: Suteu, Guo, *Regularizing deep multi-task networks using orthogonal gradients*, arXiv
     1912.06844. *Reading*: gradients with respect to all shared parameters, of the batch means.

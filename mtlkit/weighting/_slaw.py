@@ -12,7 +12,7 @@ from torch import Tensor
 from mtlkit.weighting._base import Weighting, check_hyper
 
 
-class Moments(NamedTuple):
+class Spreads(NamedTuple):
     """State of :class:`SLAW`.
 
     Attributes:
@@ -35,10 +35,9 @@ class SLAW(Weighting):
     a and b start at 0 and are not corrected for it. The weights (T,) sum to 1. A task without a
     label in the batch keeps its averages; one that never had a label has weight zero.
 
-    Source: Crawshaw, Košecká, *SLAW: Scaled loss approximate weighting for efficient multi-task
-    learning*, arXiv 2109.08218. There the weights sum to T; ``paper_scale=True`` gives that. The
-    state is v = a − b² itself, as v ← βv + β(1−β)(L − b)²: the same number, without the
-    cancellation.
+    Source: Crawshaw, Košecká, *SLAW: Scaled loss approximate weighting for efficient multi-task learning*, arXiv
+    2109.08218. There the weights sum to T; ``paper_scale=True`` gives that. The state is v = a − b² itself, as v ← βv +
+    β(1−β)(L − b)²: the same number, without the cancellation.
 
     Args:
         beta: β, in [0, 1].
@@ -63,13 +62,13 @@ class SLAW(Weighting):
 
     def init(self, n_tasks, like):
         zero = like.new_zeros(n_tasks)
-        return Moments(zero, zero, torch.zeros_like(zero, dtype=torch.bool))
+        return Spreads(zero, zero, torch.zeros_like(zero, dtype=torch.bool))
 
     def update(self, state, signal):
         losses, labelled, beta = signal.means, signal.labelled, self.beta
         variance = beta * state.variance + beta * (1 - beta) * (losses - state.mean).square()
         mean = beta * state.mean + (1 - beta) * losses
-        state = Moments(
+        state = Spreads(
             torch.where(labelled, mean, state.mean),
             torch.where(labelled, variance, state.variance),
             state.seen | labelled,

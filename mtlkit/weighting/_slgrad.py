@@ -30,11 +30,10 @@ class SLGrad(Weighting):
     With a look-ahead, δ is taken at θ' = θ − η ∇ Σ_t v_t L_t(θ), a virtual step of all parameters
     with the current weights: v_t = Σ_b w_bt of the batch before, 1/T in the first step.
 
-    Source: Grégoire, Chaudhary, Verboven, *Sample-Level Weighting for Multi-Task Learning with
-    Auxiliary Tasks*, arXiv 2306.04519. Their published code takes a real look-ahead step, never
-    rolled back, and divides the loss by the batch size once more; here nothing but the weighted
-    step moves the model, and the weights sum to 1. *Reading*: the current weights belong to other
-    samples than those at hand, so the look-ahead takes their sums per task.
+    Source: Grégoire, Chaudhary, Verboven, *Sample-Level Weighting for Multi-Task Learning with Auxiliary Tasks*, arXiv
+    2306.04519. Their published code takes a real look-ahead step, never rolled back, and divides the loss by the batch
+    size once more; here nothing but the weighted step moves the model, and the weights sum to 1. *Reading*: the current
+    weights belong to other samples than those at hand, so the look-ahead takes their sums per task.
 
     Without auxiliaries it is learning to reweight, which came first: max(δ_b, 0), normalised (Ren et al.,
     *Learning to reweight examples for robust deep learning*, arXiv 1803.09050).

@@ -25,14 +25,12 @@ class MetaTartan(Weighting):
 
     w = softmax(z),    z_t ← z_t + β cos(∇_θ L_t, ∇_θ L_main(V))
 
-    θ: shared parameters; V: a batch of the meta split (the paper's dev set). A cosine with a zero
-    gradient is zero. z starts at 0; a step is taken with the weights from before the update. The
-    weights (T,) sum to 1.
+    θ: shared parameters; V: a batch of the meta split (the paper's dev set). A cosine with a zero gradient is zero. z
+    starts at 0; a step is taken with the weights from before the update. The weights (T,) sum to 1.
 
-    Source: Dery et al., *Should we be pre-training? An argument for end-task aware training as an
-    alternative*, arXiv 2109.07437. Deviation: the dev gradient goes through the
-    model's own main head, where the paper has a dev head of its own. *Reading*: z is moved by the
-    cosine itself, without the softmax's Jacobian.
+    Source: Dery et al., *Should we be pre-training? An argument for end-task aware training as an alternative*, arXiv
+    2109.07437. Deviation: the dev gradient goes through the model's own main head, where the paper has a dev head of
+    its own. *Reading*: z is moved by the cosine itself, without the softmax's Jacobian.
 
     Args:
         beta: β ≥ 0, step size of the logits.

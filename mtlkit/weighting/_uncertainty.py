@@ -60,9 +60,8 @@ class Uncertainty(Weighting):
 class RevisedUncertainty(Uncertainty):
     """Uncertainty weighting with a penalty that stays positive: (1/T) Σ_t L_t/(2σ_t²) + ln(1 + σ_t²).
 
-    σ_t² is learned with the model and starts at 1. The weights (T,) are w_t = 1/(2 T σ_t²), for
-    regression and classification alike, and the rest is the penalty. A task without a label in the
-    batch leaves its σ_t alone.
+    σ_t² is learned with the model and starts at 1. The weights (T,) are w_t = 1/(2 T σ_t²), for regression and
+    classification alike, and the rest is the penalty. A task without a label in the batch leaves its σ_t alone.
 
     Source: Liebel, Körner, *Auxiliary tasks in multi-task learning*, arXiv 1805.06334. The factor
     1/T is ours, as in :class:`Uncertainty`; ``paper_scale=True`` leaves it out. *Reading*: what is

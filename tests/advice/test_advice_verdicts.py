@@ -7,8 +7,8 @@ from scipy import stats
 
 from mtlkit.advice._advice import _on_suspects, _Verdicts
 from mtlkit.advice._figure import _ticks, dots
-from mtlkit.advice._levels import CONSTANT, EQUAL, LINEAR, SINGLE, TREES, WITH, only
-from mtlkit.advice._paired import contrast, promise, rows_needed
+from mtlkit.advice._levels import CONSTANT, EQUAL, LINEAR, SINGLE, TREES, WITH, network_with
+from mtlkit.advice._paired import judged, promise, rows_needed
 
 SLGRAD = "network, SLGrad"
 
@@ -17,7 +17,7 @@ def scores(spread=0.01, n=10, **means):
     """Scores with a common part and an own one for each level."""
     rng = np.random.default_rng(0)
     base, names = rng.normal(0, 0.05, n), {"c": CONSTANT, "l": LINEAR, "t": TREES, "w": WITH, "s": SINGLE, "e": EQUAL}
-    names |= {"g": SLGRAD, "a": only("a"), "b": only("b")}
+    names |= {"g": SLGRAD, "a": network_with("a"), "b": network_with("b")}
     own = {names[key]: mean + base + rng.normal(0, spread, n) for key, mean in means.items()}
     return pd.DataFrame(own)
 
@@ -28,22 +28,22 @@ def verdicts(table, metric="ROC AUC"):
 
 def test_the_test_is_that_of_nadeau_and_bengio():
     table = scores(l=0.7, t=0.72)
-    row = contrast(table, {"x": (LINEAR, TREES)}, overlap=0.25, lower_is_better=False).loc["x"]
+    row = judged(table, {"x": (LINEAR, TREES)}, overlap=0.25, lower_is_better=False).loc["x"]
     d = table[TREES] - table[LINEAR]
     error = np.sqrt((1 / 10 + 0.25) * d.var(ddof=1))
     assert row["difference"] == pytest.approx(d.mean())
     assert row["p"] == pytest.approx(2 * stats.t.sf(abs(d.mean()) / error, 9))
     assert (row["low"], row["high"]) == pytest.approx(stats.t.interval(0.95, 9, d.mean(), error))
-    two = contrast(table, {"x": (LINEAR, TREES), "y": (TREES, LINEAR)}, overlap=0.25, lower_is_better=False)
+    two = judged(table, {"x": (LINEAR, TREES), "y": (TREES, LINEAR)}, overlap=0.25, lower_is_better=False)
     assert two["p"].tolist() == pytest.approx([2 * row["p"]] * 2)
-    plain = contrast(table, {"x": (LINEAR, TREES)}, overlap=0, lower_is_better=False).loc["x", "p"]
+    plain = judged(table, {"x": (LINEAR, TREES)}, overlap=0, lower_is_better=False).loc["x", "p"]
     assert plain == pytest.approx(stats.ttest_rel(table[TREES], table[LINEAR]).pvalue)
 
 
 def test_better_is_lower_for_an_error_and_the_same_difference_in_every_repetition_is_sure():
     table = pd.DataFrame({"a": [1.0, 2, 3], "b": [0.5, 1.5, 2.5], "c": [1.0, 2, 3]})
     for lower, verdict in ((True, "better"), (False, "worse")):
-        found = contrast(table, {"b": ("a", "b"), "c": ("a", "c")}, overlap=0.25, lower_is_better=lower)
+        found = judged(table, {"b": ("a", "b"), "c": ("a", "c")}, overlap=0.25, lower_is_better=lower)
         assert found["verdict"].tolist() == [verdict, "no difference"]
         assert found.loc["c", "p"] == 1
 
@@ -52,7 +52,7 @@ def test_the_rows_that_would_do():
     """Simulated: with so many rows four of five tables show the difference."""
     rng = np.random.default_rng(0)
     values = pd.DataFrame({"a": 0.0, "b": 0.05 + rng.normal(0, 0.1, 10)})
-    row = contrast(values, {"x": ("a", "b")}, overlap=0.25, lower_is_better=False).loc["x"]
+    row = judged(values, {"x": ("a", "b")}, overlap=0.25, lower_is_better=False).loc["x"]
     factor = rows_needed(row, 1, 10, 1000) / 1000
     sd = (row["high"] - row["low"]) / 2 / stats.t.ppf(0.975, 9) / np.sqrt(0.35) / np.sqrt(factor)
     d = float(row["difference"]) + sd * (np.sqrt(0.25) * rng.normal(size=(4000, 1)) + rng.normal(size=(4000, 10)))
@@ -83,7 +83,7 @@ def test_what_is_promised_holds_for_new_rows():
         ({"c": 0.5, "l": 0.8, "t": 0.9, "s": 0.8, "e": 0.8}, TREES),
         ({"c": 0.5, "l": 0.8, "t": 0.8, "w": 0.99, "s": 0.8, "e": 0.8}, LINEAR),
         ({"c": 0.5, "l": 0.7, "t": 0.7, "s": 0.7, "e": 0.8, "g": 0.8}, EQUAL),
-        ({"c": 0.5, "l": 0.7, "t": 0.7, "s": 0.7, "a": 0.9, "b": 0.7, "e": 0.8, "g": 0.8}, only("a")),
+        ({"c": 0.5, "l": 0.7, "t": 0.7, "s": 0.7, "a": 0.9, "b": 0.7, "e": 0.8, "g": 0.8}, network_with("a")),
         ({"c": 0.5, "l": 0.7, "t": 0.7, "s": 0.7, "e": 0.7, "g": 0.8}, SLGRAD),
         ({"c": 0.5, "l": 0.5, "t": 0.5, "s": 0.5}, CONSTANT),
     ],

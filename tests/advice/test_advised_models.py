@@ -9,9 +9,9 @@ from sklearn.linear_model import LogisticRegression, Ridge
 import mtlkit as mtl
 from mtlkit.advice import Refused
 from mtlkit.advice._levels import Effort, Found, network
-from mtlkit.advice._levels import whole as fitted_whole
+from mtlkit.advice._levels import fit_on_all as fitted_whole
 from mtlkit.advice._models import Linear, Trees, boosted, flat
-from mtlkit.advice._prepare import prepare
+from mtlkit.advice._prepare import Roles, prepare
 from mtlkit.results import predictions
 from mtlkit.studies import Candidate, fits
 from mtlkit.weighting import Uniform
@@ -35,7 +35,7 @@ def table(kind, n=300):
 
 @pytest.mark.parametrize("kind", ["regression", "binary", "multiclass"])
 def test_they_say_what_scikit_learn_says(kind):
-    data = prepare(table(kind), "y").data
+    data = prepare(table(kind), Roles("y")).data
     x, y, new = data.train.x, data.train.y["y"].numpy(), data.test.x
     trees = boosted(kind, 20, 31).fit(x.numpy(), y)
     own = Trees.of(trees, data.main.n_classes or 1)(new)
@@ -57,7 +57,7 @@ def test_they_say_what_scikit_learn_says(kind):
 
 
 def test_trees_where_training_shows_two_of_three_classes():
-    data = prepare(table("multiclass"), "y").data
+    data = prepare(table("multiclass"), Roles("y")).data
     x, y = data.train.x.numpy(), data.train.y["y"].numpy()
     few = np.isin(y, [1, 3])
     model = boosted("multiclass", 5, 4).fit(x[few], y[few])
@@ -70,7 +70,7 @@ def test_trees_where_training_shows_two_of_three_classes():
 @pytest.mark.parametrize("kind", ["regression", "binary", "multiclass"])
 def test_a_kept_model_says_the_same_of_rows_as_they_come(level, kind, tmp_path):
     frame = table(kind)
-    prepared = prepare(frame, "y", ["other"])
+    prepared = prepare(frame, Roles("y", ["other"]))
     effort = Effort(1, 5, 64, 8)
     settings = {"linear model": 1.0, "boosted trees": (10, 31), "network, main task alone": 0.01}
     runs = {level: None} if level.startswith("network") else {}
@@ -98,7 +98,7 @@ def test_a_kept_model_says_the_same_of_rows_as_they_come(level, kind, tmp_path):
 
 
 def test_other_files_are_no_models(tmp_path):
-    prepared = prepare(table("binary"), "y")
+    prepared = prepare(table("binary"), Roles("y"))
     data = prepared.data
     effort = Effort(1, 2, 64, 8)
     todo = Candidate(network(data.only(["y"]), effort), data.only(["y"]), Uniform())

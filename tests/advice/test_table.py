@@ -7,7 +7,7 @@ import pytest
 
 from mtlkit.advice import Refused, read
 from mtlkit.advice._columns import alone
-from mtlkit.advice._prepare import prepare
+from mtlkit.advice._prepare import Roles, prepare
 
 
 @pytest.fixture
@@ -33,7 +33,8 @@ AUXILIARIES = ["visits", "stars"]
 
 
 def prepared(frame, main="bought", auxiliaries=AUXILIARIES, **options):
-    return prepare(frame, main, auxiliaries, **options)
+    apart = {name: options.pop(name) for name in ("repeats", "inner") if name in options}
+    return prepare(frame, Roles(main, auxiliaries, **options), **apart)
 
 
 def test_what_it_infers(frame):
@@ -311,9 +312,11 @@ def test_size_is_checked_in_text_that_is_nearly_numbers(frame):
 def test_a_balanced_target_with_many_classes_is_not_rare():
     rng = np.random.default_rng(0)
     wide = pd.DataFrame({"kind": [f"k{i % 25}" for i in range(1000)], "a": rng.normal(size=1000)})
-    assert prepare(wide.assign(x=rng.normal(size=1000)), "kind", ["a"]).warnings == []
+    assert prepare(wide.assign(x=rng.normal(size=1000)), Roles("kind", ["a"])).warnings == []
     skewed = wide.assign(x=rng.normal(size=1000), kind=np.repeat(["a", "b", "c"], [800, 100, 100]))
-    assert "always answering 'a' is right in 80.0% of the rows" in "\n".join(prepare(skewed, "kind", ["a"]).warnings)
+    assert "always answering 'a' is right in 80.0% of the rows" in "\n".join(
+        prepare(skewed, Roles("kind", ["a"])).warnings
+    )
 
 
 def test_the_same_thing_under_another_name_is_warned_about(frame):
@@ -327,11 +330,11 @@ def test_classes_that_training_never_shows():
     frame["x"] = rng.normal(size=300)
     early = frame.assign(kind=np.where(frame.index < 180, "k0", frame["kind"]))
     with pytest.raises(Refused, match="a train split has 120 labels of 1 different values for 'kind'"):
-        prepare(early, "kind", ["a"], time="t")
+        prepare(early, Roles("kind", ["a"], time="t"))
     with pytest.raises(Refused, match="no test row has a class of 'kind' that a training row has"):
-        prepare(frame, "kind", ["a"], time="t")
+        prepare(frame, Roles("kind", ["a"], time="t"))
     mixed = frame.assign(kind=frame["kind"].where(frame.index % 2 > 0, "k0"))
-    text = "\n".join(prepare(mixed, "kind", ["a"], time="t").warnings)
+    text = "\n".join(prepare(mixed, Roles("kind", ["a"], time="t")).warnings)
     assert "up to 50.0% of the test rows are of a class of 'kind' that is in no training row" in text
 
 
@@ -414,7 +417,7 @@ def test_by_time_the_future_is_tested_on(frame):
 def test_classes_of_the_same_weight():
     rng = np.random.default_rng(0)
     rare = pd.DataFrame({"kind": np.repeat(["a", "b", "c"], [260, 30, 10]), "x": rng.normal(size=300)})
-    plain, even = (prepare(rare, "kind", balanced=balanced) for balanced in (False, True))
+    plain, even = (prepare(rare, Roles("kind", balanced=balanced)) for balanced in (False, True))
     assert "always answering 'a' is right in 86.7%" in "\n".join(plain.warnings)
     assert "set balanced" not in "\n".join(even.warnings)
     for train, meta, test in even.draws:
@@ -424,7 +427,7 @@ def test_classes_of_the_same_weight():
         assert set(train).isdisjoint(test)
         assert set(train).isdisjoint(meta)
     with pytest.raises(Refused, match="balanced is True, but 'x' is a regression"):
-        prepare(rare, "x", balanced=True)
+        prepare(rare, Roles("x", balanced=True))
 
 
 def test_dates_as_inputs(frame):
@@ -458,7 +461,7 @@ def test_thousands_of_columns_take_seconds():
     wide["y"] = rng.integers(0, 2, 300)
     wide["leak"] = wide["y"] * 2.5
     begun = time.process_time()
-    found = prepare(wide, "y")
+    found = prepare(wide, Roles("y"))
     assert time.process_time() - begun < 30
     leaks = [text for text in found.warnings if "almost perfectly" in text]
     assert len(leaks) == 1

@@ -3,7 +3,7 @@ import torch
 
 from mtlkit import Task
 from mtlkit.datasets import Dataset, Split, load
-from mtlkit.datasets.base import check_share, check_sizes, choose, join, main_first
+from mtlkit.datasets.base import check_share, check_sizes, choose, join_splits, main_first
 from mtlkit.datasets.noise import flip_labels, other_class, with_main_labels
 
 TASKS = (Task("a", "binary"), Task("b", "multiclass", n_classes=3))
@@ -120,7 +120,7 @@ def test_variants_keep_changing_targets():
 
 
 def test_join():
-    both = join(split(2), split(1, 5))
+    both = join_splits(split(2), split(1, 5))
     assert both.rows.tolist() == [0, 1, 5]
     assert both.y["b"].tolist() == [0, 1, 0]
 

@@ -79,7 +79,7 @@ def everything_in(folder):
 def test_download_once_then_from_the_cache(remote, cache):
     path = files.fetch(NAME)
     assert path == cache / NAME
-    assert files.read(NAME, path) == CONTENT
+    assert files.checked_bytes(NAME, path) == CONTENT
     assert files.fetch(NAME) == path
     assert remote.asked == ["/numbers.bin"]
     assert everything_in(cache) == [NAME]
@@ -109,7 +109,7 @@ def test_download_is_tried_again(remote, cache, monkeypatch):
     monkeypatch.setattr(files, "RETRIES", 2)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     remote.cut = 2
-    assert files.read(NAME, files.fetch(NAME)) == CONTENT
+    assert files.checked_bytes(NAME, files.fetch(NAME)) == CONTENT
     assert len(remote.asked) == 3
     assert everything_in(cache) == [NAME]
 
@@ -143,7 +143,7 @@ def test_one_flipped_bit_is_caught(remote, cache, tmp_path, monkeypatch, where, 
     damaged[position] ^= 1
     path.write_bytes(damaged)
     with pytest.raises(ValueError, match=f"numbers.bin has SHA-256 .*, expected {HASH}: it is damaged"):
-        files.read(NAME, files.fetch(NAME))
+        files.checked_bytes(NAME, files.fetch(NAME))
     assert path.read_bytes() == damaged
     assert remote.asked == []
 
@@ -176,12 +176,12 @@ def boxed(remote, monkeypatch):
 
 
 def test_members_of_an_archive(boxed, cache):
-    assert files.read("box/one", files.fetch("box/one")) == b"first"
-    assert files.read("box/two", files.fetch("box/two")) == b"second"
+    assert files.checked_bytes("box/one", files.fetch("box/one")) == b"first"
+    assert files.checked_bytes("box/two", files.fetch("box/two")) == b"second"
     assert boxed.asked == ["/box.tar.gz"]
     assert everything_in(cache) == ["box.tar.gz", "box/one", "box/two"]
     with pytest.raises(ValueError, match="damaged has SHA-256"):
-        files.read("box/damaged", files.fetch("box/damaged"))
+        files.checked_bytes("box/damaged", files.fetch("box/damaged"))
 
 
 def test_members_of_a_zip_archive_by_a_name_of_its_own(remote, cache, monkeypatch):
@@ -196,7 +196,7 @@ def test_members_of_a_zip_archive_by_a_name_of_its_own(remote, cache, monkeypatc
     content = hashlib.sha256(b"first").hexdigest()
     monkeypatch.setitem(files.FILES, "box/one", files.File(sha256=content, member="inner/one", **known))
     monkeypatch.setitem(files.FILES, "box/two", files.File(sha256=content, member="inner/two", **known))
-    assert files.read("box/one", files.fetch("box/one")) == b"first"
+    assert files.checked_bytes("box/one", files.fetch("box/one")) == b"first"
     assert everything_in(cache) == ["box.zip", "box/one"]
     with pytest.raises(FileNotFoundError, match=r"a member of that archive, inner/two\).*no item named 'inner/two'"):
         files.fetch("box/two")
@@ -217,7 +217,7 @@ import files
 files.pooch.os_cache = lambda project: Path(sys.argv[1])
 for name, known in json.loads(sys.argv[2]).items():
     files.FILES[name] = files.File(*known)
-    print(len(files.read(name, files.fetch(name))))
+    print(len(files.checked_bytes(name, files.fetch(name))))
 """
 
 

@@ -136,11 +136,11 @@ def slow():
 @pytest.fixture
 def drawn(monkeypatch):
     """The row numbers (K, S, steps, B) of every call to train branches, in order."""
-    calls, draw = [], Branches._rows
+    calls, draw = [], Branches._drawn_rows
 
     def spy(self, *args):
         calls.append(draw(self, *args))
         return calls[-1]
 
-    monkeypatch.setattr(Branches, "_rows", spy)
+    monkeypatch.setattr(Branches, "_drawn_rows", spy)
     return calls

@@ -10,7 +10,7 @@ from mtlkit import Task, models
 from mtlkit.datasets import Dataset, Split, from_frame, load
 from mtlkit.models import base
 from mtlkit.models.mlp import Embed
-from mtlkit.models.taps import Change
+from mtlkit.models.taps import Added
 from mtlkit.tasks import pack, per_sample_losses
 
 SEEDS = 3
@@ -138,7 +138,7 @@ def test_weights_come_from_the_generator_alone(built):
     first = stacked(model)
     torch.rand(3)
     second = stacked(model)
-    not_drawn = (torch.nn.GroupNorm, Change)
+    not_drawn = (torch.nn.GroupNorm, Added)
     norms = tuple(name for name, module in model.named_modules() if isinstance(module, not_drawn))
     for name in first:
         assert torch.equal(first[name], second[name])

@@ -14,7 +14,7 @@ from torch.func import functional_call
 import mtlkit as mtl
 from mtlkit.datasets import Dataset, Split
 from mtlkit.datasets.text import Text
-from mtlkit.measure import aligned_losses
+from mtlkit.gradients import aligned_losses
 from mtlkit.models import hugging_face, initialise, mlp, text_encoder
 from mtlkit.models import text as code
 from mtlkit.recipes import make

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from mtlkit.measure import Problem, mean_losses, score
+from mtlkit.gradients import mean_losses
+from mtlkit.measure import Problem, score
 from mtlkit.models import LowLevel, MultiTaskModel, initialise, multi_backbone, routed, taps
 from mtlkit.tasks import Task, labelled_by_task, pack, per_sample_losses
 

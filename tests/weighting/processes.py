@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import mtlkit as mtl
-from mtlkit import measure
+from mtlkit import memory
 
 STEPS, BATCH, META = 5, 8, 6
 
@@ -41,7 +41,7 @@ class Setting(NamedTuple):
     wrapped: str = ""
     calls: int = 1
     opaque: bool = False
-    fused: int = measure.FUSED_BYTES
+    fused: int = memory.FUSED_BYTES
 
 
 UNEVEN = (slice(0, 7), slice(7, 8)), (slice(0, 0), slice(0, 6))
@@ -108,7 +108,7 @@ def train(method, setting, rank=None):
     call = DistributedDataParallel(both) if setting.wrapped == "both" and rank is not None else both
     descent = torch.optim.SGD(both.parameters(), lr=LR, momentum=0.9, weight_decay=0.01)
     found = {"losses": [], "weights": []}
-    measure.FUSED_BYTES = setting.fused
+    memory.FUSED_BYTES = setting.fused
     for k in range(STEPS):
         batch = net.x[k], {name: label[k] for name, label in net.y.items()}
         meta = take(mine_meta, net.x_meta[k], {name: label[k] for name, label in net.y_meta.items()})
@@ -124,7 +124,7 @@ def train(method, setting, rank=None):
         descent.step()
         with torch.no_grad():
             given(batch[0])  # as in validation
-    measure.FUSED_BYTES = Setting().fused
+    memory.FUSED_BYTES = Setting().fused
     return found | {"state": dict(both.state_dict())}
 
 
