@@ -55,13 +55,14 @@ def known() -> dict[str, object]:
     try:
         from torchjd import aggregation
     except ImportError:
-        aggregation = None
+        others = {}
+    else:
+        others = vars(aggregation)
     functions = {name: f for name, f in vars(mtlkit.models).items() if inspect.isfunction(f)}
     optimizers = {name: f for name, f in vars(torch.optim).items() if inspect.isclass(f)}
-    others = {"load": mtlkit.datasets.load, "with_drift": with_drift, "Schedule": dynamics.Schedule}
-    found = {**optimizers, **functions, **others, **vars(mtlkit)}
-    for module in (published, aggregation):
-        found |= {} if module is None else {n: f for n, f in vars(module).items() if inspect.isclass(f)}
+    ours = {"load": mtlkit.datasets.load, "with_drift": with_drift, "Schedule": dynamics.Schedule}
+    # Ours last: torchjd has a RandomWeighting of its own.
+    found = {**others, **vars(published), **optimizers, **functions, **ours, **vars(mtlkit)}
     return found | {"float32": torch.float32, "float64": torch.float64, "dict": dict}
 
 

@@ -12,7 +12,7 @@ import yaml
 from companion import full, notebook
 
 import mtlkit as mtl
-from mtlkit import studies
+from mtlkit import recipes, studies
 from mtlkit.store import SETTINGS, Store
 
 OPTIONS = {"batch_size": 50, "steps_per_epoch": 4, "dtype": torch.float64, "patience": 2}
@@ -63,6 +63,13 @@ def test_every_full_entry_has_a_notebook_with_its_parameters():
         known = notebook.parameters(full.Path(f"notebooks/{section['notebook']}.ipynb"))
         assert set(section["parameters"]) | {"missing"} <= set(known), name
         assert section["parameters"]["store"].startswith("../data/results/")
+
+
+def test_every_stored_weighting_can_be_made_again():
+    names = full.known()
+    for path in full.RESULTS.glob("*.parquet"):
+        for text in set(Store(path).table["weighting"].astype(str)) - {"none"}:
+            assert isinstance(recipes.make(text, names), mtl.weighting.Weighting | mtl.merging.Merging), text
 
 
 def test_the_stores_are_small_and_known():
