@@ -32,18 +32,19 @@ def stored(tmp_path):
 
 
 def test_stored_fits_are_made_again(stored):
-    assert full.check(10, 0, [stored]) == []
+    assert full.check(4, 0, [stored]) == (4, [])
 
 
 def test_a_fit_that_differs_is_named(stored):
     store = Store(stored)
     table = store.table.assign(value=store.table["value"] * (1 + 0.2 * (store.table["method"] == "SLGrad")))
     store._write(table)
-    found = full.check(10, 0, [stored])
+    same, found = full.check(4, 0, [stored])
+    assert same == 2
     assert len(found) == 2
     assert "runs.parquet, seed 0: test loss" in found[0]
     assert "SLGrad(lookahead=0.1), batch_size=50" in found[0]
-    assert len(full.check(1, 0, [stored])) <= 1
+    assert len(full.check(1, 0, [stored])[1]) <= 1
 
 
 def test_no_fits_are_an_error_in_words(tmp_path, capsys, monkeypatch):
