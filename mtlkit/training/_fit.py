@@ -127,7 +127,7 @@ def fit(
     if meta_batch_size is None:
         given["meta_batch_size"] = min(4 * batch_size, len(data.meta))
     if steps_per_epoch is None:
-        given["steps_per_epoch"] = len(data.train) // max(batch_size, 1)
+        given["steps_per_epoch"] = max(len(data.train) // max(batch_size, 1), 1)
     if device == "auto":
         given["device"] = "cuda" if torch.cuda.is_available() else "cpu"
     settings = Settings(**given)
