@@ -59,7 +59,10 @@ STUDIES = {"quick", "full", "guides", "your_data"}
         ("notebooks/companion/figures.py", {*STUDIES, "claims"}),
         ("notebooks/companion/claims/_papers.py", {*STUDIES, "claims"}),
         ("notebooks/alphavil.ipynb", {"source"}),
-        ("build/source/label_noise.ipynb", {"source", "quick@label_noise", "full@label_noise_mnist"}),
+        (
+            "build/source/label_noise.ipynb",
+            {"source", "quick@label_noise", "full@label_noise_digits", "full@label_noise_mnist"},
+        ),
         ("data/results/hydalearn_drift.parquet", {"full@hydalearn_drift"}),
         ("figures/synthetic/one", {"full@synthetic", "claims"}),
         ("params.yaml", {"quick@alphavil"}),

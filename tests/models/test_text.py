@@ -111,7 +111,7 @@ def test_more_padding_changes_nothing(data):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_ids_travel_as_numbers_exactly(dtype):
     ids = torch.cat([torch.arange(300_000), torch.tensor([2**24 - 1])])
-    assert torch.equal(code._read(ids.to(dtype).unsqueeze(0), PADDING)[0][0], ids)
+    assert torch.equal(code._ids_and_mask(ids.to(dtype).unsqueeze(0), PADDING)[0][0], ids)
 
 
 @torch.no_grad()
