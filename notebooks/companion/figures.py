@@ -554,6 +554,7 @@ def drift_shares(panels: Mapping[str, Mapping[str, pd.DataFrame]], *, after: int
 VERDICTS = {
     "reproduced": ("o", BLUE, BLUE),
     "partly": ("D", SKY, BLUE),
+    "undecided": ("$?$", BLACK, BLACK),
     "not reproduced": ("o", "white", ORANGE),
     "opposite": ("X", RED, RED),
     "nothing learned here": ("s", "white", GREY),

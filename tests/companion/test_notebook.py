@@ -8,6 +8,7 @@ import papermill
 import pytest
 import yaml
 from companion import notebook
+from companion.claims import CLAIMS
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 STORED = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
@@ -241,3 +242,10 @@ def test_defaults_are_those_of_the_stage_that_is_kept(path):
         assert defaults[folder] is None, "default parameters must not write files"
     section.pop("out")
     assert {name: defaults[name] for name in section} == section
+
+
+def test_a_claim_leads_to_a_notebook_only_where_its_stored_copy_shows_the_study():
+    for claim in CLAIMS:
+        if claim.notebook is not None:
+            notebook = claim.notebook or claim.study
+            assert SHOWN[notebook].removeprefix("quick/") == claim.study, claim

@@ -20,10 +20,13 @@ for all claims (:func:`test`), and put into words in one place (:func:`in_words`
   seed gave no weight; such seeds are left out of the test, and the verdict is then at most "partly".
 - *Verdict* (:data:`VERDICTS`). A claim about all its comparisons is reproduced if all that count hold, partly
   reproduced if at least half do, opposite if in all of them the reverse holds; other rules are
-  :func:`first`, :func:`most` and :func:`none_best`. Nothing learned here, if that is why none counts. With fewer seeds
-  than :data:`MINIMUM`, or where a method or a number is missing, the claim is not tested here.
+  :func:`first`, :func:`most` and :func:`none_best`. What is left is not reproduced, or undecided where every interval
+  leaves room for the claim: a larger difference than the smallest that matters, or for "no worse" none in the other
+  direction. Nothing learned here, if that is why none counts. With fewer seeds than :data:`MINIMUM`, or where a method
+  or a number is missing, the claim is not tested here.
 
-Rules, margins and settings were fixed before the full-scale runs, after a first round of short ones.
+Rules, margins and settings were fixed before the full-scale runs, after a first round of short ones. The word
+"undecided" came later: such verdicts were called not reproduced before.
 """
 
 from companion.claims._judge import (

@@ -105,9 +105,9 @@ def _finding(table: pd.DataFrame, name: str, what: str, asked: Sequence[tuple[st
 
 
 def _count(verdicts: pd.Series, plural: bool) -> str:
-    """In how many settings a claim was reproduced, and partly."""
-    yes, partly = ((verdicts == VERDICTS[n]).sum() for n in (0, 1))
-    extra = f", partly in {partly} more" if partly else ""
+    """In how many settings a claim was reproduced, in how many partly, and how many leave it open."""
+    yes, partly, undecided = ((verdicts == VERDICTS[n]).sum() for n in (0, 1, 2))
+    extra = (f", partly in {partly} more" if partly else "") + (f", undecided in {undecided}" if undecided else "")
     return f"in {yes} of {len(verdicts)}{' settings' if plural else ''}{extra}"
 
 

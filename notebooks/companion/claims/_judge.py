@@ -13,8 +13,10 @@ from mtlkit.stats import LEVEL, contrast
 from mtlkit.studies import LATE
 from mtlkit.tasks import KINDS, lower_is_better
 
-VERDICTS = ("reproduced", "partly", "not reproduced", "opposite", "nothing learned here", "not tested here")
-UNDECIDED = ("nothing learned", "cut off", "edge")
+VERDICTS = (
+    *("reproduced", "partly", "undecided", "not reproduced", "opposite", "nothing learned here", "not tested here"),
+)
+EXCLUDED = ("nothing learned", "cut off", "edge")
 """Outcomes of a comparison that may not count towards a verdict."""
 TEST_METRICS = {"loss", *(name for kind in KINDS.values() for name in kind.metrics)}
 """What is measured on test rows and has a direction."""
@@ -227,8 +229,9 @@ def outcomes(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
         theirs) with its 95 % interval ``low`` and ``high`` (not corrected), p, margin, seeds, missing (seeds of the
         method without a value), late, overlap, linear ("as good" if a linear model is at most the margin behind the
         better side, "behind", or "not available"), p_holm (over the comparisons that decide), outcome (better,
-        worse, level, unclear, or why it does not decide: nothing learned, cut off, edge), holds, reverse, and
-        support (the difference in the claim's favour over the width of its interval).
+        worse, level, unclear, or why it does not decide: nothing learned, cut off, edge), holds, denied (the
+        interval leaves no room for the claim), reverse, and support (the difference in the claim's favour over the
+        width of its interval).
 
     Raises:
         ValueError: the sides of a row have different seeds.
@@ -239,7 +242,7 @@ def outcomes(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
                 f"{row['method']} has seeds {sorted(row['ours'].index)} and {row['against']} "
                 f"{sorted(row['theirs'].index)} under {row['condition']!r}, expected the same"
             )
-    why = _undecided(rows)
+    why = _excluded(rows)
     decide = [n for n in range(len(rows)) if not why[n]]
     others = [n for n in range(len(rows)) if why[n]]
     tested = pd.concat([_contrast(rows, decide), _contrast(rows, others).assign(p_holm=np.nan)]).loc[range(len(rows))]
@@ -256,7 +259,7 @@ def _contrast(
     return contrast(table, [((ours, n), (theirs, n)) for n in which], **options).set_axis(which)
 
 
-def _undecided(rows: Sequence[dict[str, object]]) -> list[str]:
+def _excluded(rows: Sequence[dict[str, object]]) -> list[str]:
     """Why each row may not count, or nothing: its better side has not learned, it was cut off, or not tuned."""
     found = []
     for row, (_, ahead) in zip(rows, _contrast(rows, range(len(rows)), "constant", "better").iterrows(), strict=True):
@@ -270,14 +273,20 @@ def _undecided(rows: Sequence[dict[str, object]]) -> list[str]:
 def _outcome(row: dict[str, object], test: pd.Series, why: str) -> dict[str, object]:
     sign, margin, wants = row["sign"], row["margin"], row["wants"]
     missing, theirs_missing = (int((~np.isfinite(row[side])).sum()) for side in ("ours", "theirs"))
-    gain, worst = sign * test["difference"], min(sign * test["low"], sign * test["high"])
+    gain = sign * test["difference"]
+    worst, most_favourable = sorted((sign * test["low"], sign * test["high"]))
     if not row["undefined"] and (missing or theirs_missing):
         outcome = "unclear" if missing else "better"
-        no_worse = outcome == "better"
+        no_worse, denied = outcome == "better", bool(missing)
     else:
         better, worse = ("above", "below") if sign > 0 else ("below", "above")
         outcome = {better: "better", worse: "worse"}.get(test["outcome"], test["outcome"])
         no_worse = outcome == "better" or worst > -margin
+        denied = {
+            "better": most_favourable < margin,
+            "no worse": outcome == "worse",
+            "different": outcome == "level",
+        }[wants]
     holds = {"better": outcome == "better", "no worse": no_worse, "different": outcome in ("better", "worse")}[wants]
     wanted = {"better": gain, "no worse": gain + margin, "different": abs(gain)}[wants]
     spread = test["high"] - test["low"]
@@ -294,6 +303,7 @@ def _outcome(row: dict[str, object], test: pd.Series, why: str) -> dict[str, obj
         "p_holm": test["p_holm"],
         "outcome": why or outcome,
         "holds": holds and not why,
+        "denied": denied and not holds and not why,
         "reverse": outcome == "worse" and wants != "different" and not why,
         "support": wanted / max(spread, 1e-12) if np.isfinite(spread) else -np.inf,
     }
@@ -354,7 +364,7 @@ class Claim:
         pairs: what is compared.
         rule: from the tested comparisons to a verdict.
         paper: the paper's own number, where it is known.
-        notebook: that shows the study; the study's own name when empty.
+        notebook: whose stored copy shows the study; the study's own name when empty, none when None.
     """
 
     id: str
@@ -367,7 +377,7 @@ class Claim:
     pairs: Sequence[Versus | Change]
     rule: Callable[[pd.DataFrame], str] = every
     paper: str = NOT_AVAILABLE
-    notebook: str = ""
+    notebook: str | None = ""
 
     @property
     def setting(self) -> str:
@@ -396,13 +406,15 @@ def test(claim: Claim, table: pd.DataFrame | None) -> tuple[str, str, pd.DataFra
     if seeds < MINIMUM:
         return untested, f"{seeds} seeds, at least {MINIMUM} are needed", pd.DataFrame()
     found = outcomes(rows)
-    out = found[found["outcome"].isin(UNDECIDED)]
+    out = found[found["outcome"].isin(EXCLUDED)]
     deciding = found.drop(out.index)
     counts = ", ".join(f"{why}: {n}" for why, n in out["outcome"].value_counts(sort=False).items())
     note = f"of {len(found)} comparisons do not count: {counts}" if counts else ""
     if deciding.empty:
-        return VERDICTS[-2] if set(out["outcome"]) == {UNDECIDED[0]} else untested, note, found
+        return VERDICTS[-2] if set(out["outcome"]) == {EXCLUDED[0]} else untested, note, found
     verdict = claim.rule(deciding)
+    if verdict == "not reproduced" and not deciding["denied"].any():
+        return "undecided", note, found
     if verdict == "reproduced" and deciding["missing"].any():
         return "partly", f"{deciding['missing'].max()} of {seeds} seeds have no value", found
     return verdict, note, found

@@ -115,7 +115,7 @@ def _shrinking_gains(pair: str) -> list[Change]:
     ]
 
 
-def _slgrad(study: str, noises: Sequence[str], notebook: str, known_rate: bool = True) -> list[Claim]:
+def _slgrad(study: str, noises: Sequence[str], notebook: str | None, known_rate: bool = True) -> list[Claim]:
     """S1 to S4 on one study, at these levels of noise and without noise."""
     opponents = {
         "the paper's baselines": PAPERS_BASELINES,
@@ -203,9 +203,9 @@ def _strategies() -> list[Claim]:
 
 _CLAIMS = (
     *_slgrad("label_noise_mnist", ("20%", "40%", "60%"), "label_noise"),
-    *_slgrad("label_noise_digits", ("20%", "40%", "60%"), "label_noise"),
-    *_slgrad("label_noise_cifar10", ("40%", "60%"), "label_noise"),
-    *_slgrad("toy_regression", ("30%",), "toy_regression", known_rate=False),
+    *_slgrad("label_noise_digits", ("20%", "40%", "60%"), None),
+    *_slgrad("label_noise_cifar10", ("40%", "60%"), None),
+    *_slgrad("toy_regression", ("30%",), None, known_rate=False),
     *_slgrad("synthetic", ("30%",), "toy_regression", known_rate=False),
     *_published(),
     *_alphavil("V1", ("single task", "Uniform"), "better"),

@@ -40,8 +40,8 @@ def rivals(says: dict[str, tuple[str, str]]) -> list[Claim]:
     asked = {"rivals that it is not compared with": RIVALS, "the weightings of other papers": OTHER_WEIGHTINGS}
     of_slgrad = [
         Claim("S1", *says["S1"], at, f"against {whom}", study, "label_noise_ranking", [Versus(at, "SLGrad", others)],
-              notebook="label_noise")
-        for study in ("label_noise_mnist", "label_noise_digits")
+              notebook=notebook)
+        for study, notebook in (("label_noise_mnist", "label_noise"), ("label_noise_digits", None))
         for at in ("20% label noise", "40% label noise", "60% label noise")
         for whom, others in asked.items()
     ]  # fmt: skip

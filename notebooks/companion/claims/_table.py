@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from companion.claims._judge import MATTERS, TEST_METRICS, UNDECIDED, VERDICTS, Claim, test
+from companion.claims._judge import EXCLUDED, MATTERS, TEST_METRICS, VERDICTS, Claim, test
 from mtlkit.tasks import lower_is_better
 
 AS_IT_SAYS = "as it says"
 NONE = "not tested"
 """What a cell says where there is nothing to say."""
+NO_NOTEBOOK = "figures only"
+"""What it says where no stored notebook shows the study."""
 
 
 def table(claims: Sequence[Claim], numbers: Mapping[str, pd.DataFrame | None]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -45,12 +47,12 @@ def in_words(claim: Claim, verdict: str, note: str, found: pd.DataFrame) -> dict
     """
     shown = {name: NONE for name in TESTED}
     if len(found):
-        deciding = found[~found["outcome"].isin(UNDECIDED)]
+        deciding = found[~found["outcome"].isin(EXCLUDED)]
         row = (found if deciding.empty else deciding).sort_values("support", kind="stable").iloc[0]
         small, p = row["p_holm"] < 0.001, f"{row['p_holm']:.3f}"
         shown |= {
             "holds": f"{deciding['holds'].sum()} of {len(deciding)}",
-            "learned": f"{(found['outcome'] != UNDECIDED[0]).sum()} of {len(found)}",
+            "learned": f"{(found['outcome'] != EXCLUDED[0]).sum()} of {len(found)}",
             "trained": f"at most {found['late'].max():.0%} late",
             "linear": row["linear"],
             "rows": "shared rows, corrected" if found["overlap"].max() > 0 else "own rows",
@@ -62,7 +64,8 @@ def in_words(claim: Claim, verdict: str, note: str, found: pd.DataFrame) -> dict
             "p": NONE if np.isnan(row["p_holm"]) else "<0.001" if small else p,
             "seeds": f"{row['seeds'] - row['missing']} of {row['seeds']}",
         }
-    what, notebook = claim.what or AS_IT_SAYS, claim.notebook or claim.study
+    what = claim.what or AS_IT_SAYS
+    notebook = NO_NOTEBOOK if claim.notebook is None else claim.notebook or claim.study
     says = {"claim": claim.id, "source": claim.source, "sentence": claim.sentence, "where": claim.where, "what": what}
     where = {"papers_number": claim.paper, "study": claim.study, "notebook": notebook, "figure": claim.figure}
     return says | {"setting": claim.setting, "verdict": verdict} | shown | where | {"note": note or "none"}
@@ -87,9 +90,9 @@ def readable(table: pd.DataFrame, root: str = "../..") -> pd.DataFrame:
     """
     rows = []
     for row in table.itertuples(index=False):
-        see = f"[{row.notebook}]({root}/notebooks/{row.notebook}.ipynb)"
+        see = [] if row.notebook == NO_NOTEBOOK else [f"[{row.notebook}]({root}/notebooks/{row.notebook}.ipynb)"]
         if row.holds != NONE:
-            see += f", [figure]({root}/figures/{row.study}/{row.figure}.svg)"
+            see.append(f"[figure]({root}/figures/{row.study}/{row.figure}.svg)")
         decisive = f"{row.ours} against {row.theirs}, {row.difference} {row.interval}, p {row.p}: {row.comparison}"
         rows.append(
             {
@@ -104,7 +107,7 @@ def readable(table: pd.DataFrame, root: str = "../..") -> pd.DataFrame:
                 "rows": row.rows,
                 "the one that speaks least for it": row.note if row.holds == NONE else decisive,
                 "the paper's number": row.papers_number,
-                "see": see,
+                "see": ", ".join(see) or NONE,
             }
         )
     return pd.DataFrame(rows).set_index("claim")
@@ -201,7 +204,7 @@ def least_support(table: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFram
     found = []
     for row in placed(table).itertuples():
         same = (comparisons["claim"] == row.claim) & (comparisons["setting"] == row.setting)
-        own = comparisons[same & (comparisons["study"] == row.study) & ~comparisons["outcome"].isin(UNDECIDED)]
+        own = comparisons[same & (comparisons["study"] == row.study) & ~comparisons["outcome"].isin(EXCLUDED)]
         own = own[own["metric"].isin(TEST_METRICS) & (own["wants"] != "different")]
         if own.empty:
             continue
@@ -216,22 +219,24 @@ def least_support(table: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFram
     return pd.DataFrame(found, columns=["group", "label", "gain", "low", "high", "outcome"])
 
 
-MARKS = dict(zip(VERDICTS[:-1], "●◐○✕□", strict=True))
+MARKS = dict(zip(VERDICTS[:-1], "●◐?○✕□", strict=True))
 """Verdict to how a text marks it."""
 
 
 def short(table: pd.DataFrame) -> pd.DataFrame:
     """For a front page: a row per claim that is tested, how many tests on which data have which verdict.
 
-    Verdicts are :data:`MARKS` that lead to the notebook behind them.
+    Verdicts are :data:`MARKS` that lead to the notebook behind them, or to the figure where no stored one shows it.
     """
     rows = placed(table[table["verdict"] != VERDICTS[-1]])
     cells: dict[str, dict[str, list[str]]] = {}
-    for (claim, data, notebook), part in rows.groupby(["claim", "data", "notebook"], sort=False):
+    for (claim, data, study), part in rows.groupby(["claim", "data", "study"], sort=False):
+        notebook, figure = part[["notebook", "figure"]].iloc[0]
+        see = f"figures/{study}/{figure}.svg" if notebook == NO_NOTEBOOK else f"notebooks/{notebook}.ipynb"
         counts = part["verdict"].value_counts()
         marks = " ".join(f"{counts[verdict]}{mark}" for verdict, mark in MARKS.items() if verdict in counts)
         row = cells.setdefault(f"{claim} {PANELS[claim[0]].split()[-1]}: {IN_SHORT[claim]}", {})
-        row.setdefault(data, []).append(f"[{marks}](notebooks/{notebook}.ipynb)")
+        row.setdefault(data, []).append(f"[{marks}]({see})")
     shown = {claim: "; ".join(f"{d} {', '.join(texts)}" for d, texts in row.items()) for claim, row in cells.items()}
     return pd.Series(shown, dtype=str).rename_axis("claim").to_frame("verdicts")
 
