@@ -188,12 +188,12 @@ class Runs:
         rows = frame[frame["epoch"] == frame["seed"].map(wanted)]
         return rows.assign(value=rows["value"].where(~rows["diverged"]))
 
-    def summary(self, at: str = "selected", split: str = "test") -> pd.DataFrame:
+    def summary(self, at: str = "selected", split: str = "test", overlap: float = 0.0) -> pd.DataFrame:
         """Mean and 95 % interval over seeds, per method, task and metric; see :func:`mtlkit.stats.estimate`."""
         rows = self.final(at)
         rows = rows[rows["split"] == split]
         by = ["method", "task", "metric"]
-        return estimate(rows.groupby(by, sort=False)["value"])
+        return estimate(rows.groupby(by, sort=False)["value"], overlap)
 
 
 def load_runs(path: str | os.PathLike, model: MultiTaskModel | None = None) -> Runs:
@@ -298,13 +298,20 @@ def join_runs(parts: Sequence[Runs]) -> Runs:
 
 
 def compare(
-    runs: Sequence[Runs], metric: str = "loss", task: str | None = None, at: str = "selected", split: str = "test"
+    runs: Sequence[Runs],
+    metric: str = "loss",
+    task: str | None = None,
+    at: str = "selected",
+    split: str = "test",
+    overlap: float = 0.0,
 ) -> pd.DataFrame:
     """Each run against the first, seed by seed.
 
     Args:
         runs: runs on the same data set with the same seeds; the first is the reference.
         task: the main task when None.
+        overlap: test rows over training rows where the seeds split the same rows again, such as those of a small
+            table; 0 where each seed has rows of its own (:func:`mtlkit.stats.contrast`).
 
     Returns:
         a row per further run: ``difference`` (mean of run minus reference), ``low`` and ``high``
@@ -333,7 +340,7 @@ def compare(
     if any(set(run.seeds) != set(runs[0].seeds) for run in runs):
         raise ValueError(f"runs have different seeds: {'; '.join(f'{r.method} {r.seeds}' for r in runs)}")
     reference, *others = columns
-    found = contrast(pd.DataFrame(columns), [(method, reference) for method in others])
+    found = contrast(pd.DataFrame(columns), [(method, reference) for method in others], overlap=overlap)
     for method, pairs in zip(others, found["seeds"], strict=True):
         if pairs < len(runs[0].seeds):
             warnings.warn(

@@ -14,11 +14,12 @@ NO_SPREAD = 1e-12
 """A standard deviation below this share of the mean is rounding."""
 
 
-def estimate(values: pd.Series | pd.api.typing.SeriesGroupBy) -> pd.Series | pd.DataFrame:
-    """Mean of independent runs with its 95 % t interval.
+def estimate(values: pd.Series | pd.api.typing.SeriesGroupBy, overlap: float = 0.0) -> pd.Series | pd.DataFrame:
+    """Mean of runs with its 95 % t interval.
 
     Args:
         values: of one run each; or such values by group, ``frame.groupby(...)["value"]``.
+        overlap: as in :func:`contrast`.
 
     Returns:
         ``mean``, ``low``, ``high`` (NaN below two values), ``seeds`` (finite values) and ``missing`` (runs without a
@@ -27,7 +28,7 @@ def estimate(values: pd.Series | pd.api.typing.SeriesGroupBy) -> pd.Series | pd.
     """
     if isinstance(values, pd.Series):
         finite = values[np.isfinite(values)].to_numpy(float)
-        mean, low, high, _ = _tested(finite[:, None], 0.0)[:, 0]
+        mean, low, high, _ = _tested(finite[:, None], overlap)[:, 0]
         return pd.Series(
             {"mean": mean, "low": low, "high": high, "seeds": len(finite), "missing": len(values) - len(finite)}
         )
@@ -39,7 +40,7 @@ def estimate(values: pd.Series | pd.api.typing.SeriesGroupBy) -> pd.Series | pd.
     found = np.full((4, len(index)), np.nan)
     for n in np.unique(seeds):
         alike = np.flatnonzero(seeds == n)
-        found[:, alike] = _tested(in_order[first[alike] + np.arange(n)[:, None]], 0.0)
+        found[:, alike] = _tested(in_order[first[alike] + np.arange(n)[:, None]], overlap)
     table = pd.DataFrame(found[:3].T, index, columns=["mean", "low", "high"])
     table = table.assign(seeds=seeds, missing=runs - seeds)
     return table.iloc[np.lexsort(index.codes[::-1])] if isinstance(index, pd.MultiIndex) else table

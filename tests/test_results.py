@@ -49,6 +49,9 @@ def test_compare_is_the_paired_t_test():
     assert found.to_dict() == pytest.approx(
         {"difference": (y - x).mean(), "low": low, "high": high, "p": expected.pvalue, "seeds": 8}
     )
+    shared = mtl.compare([first, second], overlap=0.5).loc["y"]
+    assert shared["high"] - shared["low"] == pytest.approx((high - low) * np.sqrt(1 + 8 * 0.5))
+    assert shared["p"] > found["p"]
 
 
 @pytest.mark.parametrize("at", ["selected", "last"])

@@ -15,6 +15,8 @@ def test_an_estimate_is_the_t_interval_of_what_is_finite():
     assert estimate(values).to_dict() == pytest.approx(
         {"mean": 8 / 3, "low": low, "high": high, "seeds": 3, "missing": 2}
     )
+    shared = estimate(values, overlap=0.5)
+    assert shared["high"] - shared["low"] == pytest.approx((high - low) * np.sqrt(1 + 3 * 0.5))
 
 
 def test_an_estimate_of_one_run_or_none_has_no_interval():

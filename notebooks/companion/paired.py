@@ -12,7 +12,8 @@ def gains_over(table: pd.DataFrame, metric: str, reference: str) -> pd.DataFrame
     """By how much each method is better than ``reference``, over the same seeds.
 
     Args:
-        table: condition, method, seed, metric, value.
+        table: condition, method, seed, metric, value; with what the seeds of a condition have in common, if anything
+            (:func:`companion.tables.protocol_table`).
         metric: which of the metrics to compare.
 
     Returns:
@@ -42,8 +43,11 @@ def _against(table: pd.DataFrame, metric: str, reference: str, sign: int) -> pd.
         if reference not in methods:
             raise ValueError(f"{condition}: no method {reference!r}, found {', '.join(methods)}")
         methods.remove(reference)
+        overlap = table.loc[(table["condition"] == condition) & (table["metric"] == "overlap"), "value"]
         found = contrast(
-            sign * part.pivot(index="seed", columns="method", values="value"), [(reference, m) for m in methods]
+            sign * part.pivot(index="seed", columns="method", values="value"),
+            [(reference, m) for m in methods],
+            overlap=overlap.mean() if len(overlap) else 0.0,
         )
         parts.append(found.assign(condition=condition, method=methods).rename(columns={"difference": "gain"}))
     return pd.concat(parts, ignore_index=True)[["condition", "method", "gain", "low", "high", "p", "seeds"]]

@@ -30,11 +30,14 @@ class Studied:
     Attributes:
         outcomes: condition to its study.
         floors: condition to its constant and linear models.
+        overlap: condition to how much its seeds have in common: n_test / n_train where they split the same rows again
+            (:func:`mtlkit.stats.contrast`). Intervals over seeds and of differences are wider for it.
         called: what tables call a condition.
     """
 
     outcomes: dict[str, Study]
     floors: dict[str, dict[str, Runs]]
+    overlap: Mapping[str, float]
     called: str = "condition"
 
     def lines(self, metric: str = "loss") -> dict[str, dict[str, float]]:
@@ -47,15 +50,16 @@ class Studied:
         Args:
             start: of the conditions to take.
         """
+        shown = ["mean", "low", "high"]
         return {
-            condition: studies.per_seed(outcome, metric).apply(estimate).T[["mean", "low", "high"]]
-            for condition, outcome in self.outcomes.items()
-            if condition.startswith(start)
+            name: studies.per_seed(outcome, metric).apply(estimate, overlap=self.overlap[name]).T[shown]
+            for name, outcome in self.outcomes.items()
+            if name.startswith(start)
         }
 
     def summaries(self, metrics: Sequence[str], reference: str = "Uniform") -> dict[str, pd.DataFrame]:
         """Condition to its :func:`companion.tables.summary`."""
-        return {name: tables.summary(outcome, metrics, reference) for name, outcome in self.outcomes.items()}
+        return {c: tables.summary(o, metrics, reference, self.overlap[c]) for c, o in self.outcomes.items()}
 
     def show_summaries(
         self, folder: str | None, names: Mapping[str, str], metrics: Sequence[str], reference: str = "Uniform"
@@ -76,7 +80,7 @@ class Studied:
     def compared(self, pairs: Sequence[tuple[str, str]], metric: str) -> pd.DataFrame:
         """A method's metric minus another's, seed by seed: a row per condition and pair of trained ones."""
         rows = [
-            compare([outcome.runs[other], outcome.runs[method]], metric).assign(
+            compare([outcome.runs[other], outcome.runs[method]], metric, overlap=self.overlap[condition]).assign(
                 **{self.called: condition, "method": method, "against": other}
             )
             for condition, outcome in self.outcomes.items()
@@ -98,14 +102,9 @@ class Studied:
         whole = spread.reset_index()
         show(spread.round(3).reset_index().set_index(self.called), name, folder, says=says, numbers=whole)
 
-    def numbers(self, metrics: Sequence[str], overlap: float | Mapping[str, float] = 0.0) -> pd.DataFrame:
-        """Every number for every seed, for the claims: :func:`companion.tables.protocol_table`.
-
-        Args:
-            overlap: how much the seeds have in common, under all conditions or by condition.
-        """
-        shared = overlap if isinstance(overlap, Mapping) else dict.fromkeys(self.outcomes, overlap)
-        return tables.protocol_table(self.outcomes, self.floors, metrics, shared)
+    def numbers(self, metrics: Sequence[str]) -> pd.DataFrame:
+        """Every number for every seed, for the claims: :func:`companion.tables.protocol_table`."""
+        return tables.protocol_table(self.outcomes, self.floors, metrics, self.overlap)
 
     def show_tuning(self, folder: str | None, names: str | Mapping[str, str]) -> None:
         """Per contender what was chosen, and whether a verdict may rest on it; the search behind it is saved.
@@ -149,6 +148,7 @@ def studied(
     store: str | None,
     missing: str,
     called: str = "condition",
+    overlap: float | Mapping[str, float] = 0.0,
     **options,
 ) -> Studied:
     """Study contenders under every condition; one that the store lacks is left out where nothing is trained.
@@ -157,6 +157,7 @@ def studied(
         conditions: name to its data and the candidates of :func:`mtlkit.studies.study`.
         seeds, store, missing: see there.
         called: what tables call a condition.
+        overlap: how much the seeds have in common, under all conditions or by condition: :attr:`Studied.overlap`.
         options: the other arguments of :func:`mtlkit.studies.study`.
     """
     outcomes, floors = {}, {}
@@ -166,7 +167,8 @@ def studied(
         if found.runs:
             outcomes[condition] = found
             floors[condition] = levels(data, seeds, **where)
-    return Studied(outcomes, floors, called)
+    shared = overlap if isinstance(overlap, Mapping) else dict.fromkeys(conditions, overlap)
+    return Studied(outcomes, floors, shared, called)
 
 
 def on_overlaid(data: Dataset, weighting: Weighting | Merging, **options) -> Candidate:

@@ -14,8 +14,13 @@ from mtlkit.studies import Study, late, per_seed
 from mtlkit.tasks import lower_is_better
 
 
-def summary(outcome: Study, metrics: Sequence[str] = ("loss",), reference: str = "Uniform") -> pd.DataFrame:
+def summary(
+    outcome: Study, metrics: Sequence[str] = ("loss",), reference: str = "Uniform", overlap: float = 0.0
+) -> pd.DataFrame:
     """A row per method and metric of the main task on the test split.
+
+    Args:
+        overlap: how much the seeds have in common, see :func:`protocol_table`.
 
     Returns:
         method, lr, metric, at (epoch ``selected`` on the meta split, or ``last``), mean, low, high
@@ -25,7 +30,7 @@ def summary(outcome: Study, metrics: Sequence[str] = ("loss",), reference: str =
     rows = []
     for name, runs in outcome.runs.items():
         for at, names in (("selected", metrics), ("last", ["loss"])):
-            found = runs.summary(at).xs(runs.main, level="task").loc[name]
+            found = runs.summary(at, overlap=overlap).xs(runs.main, level="task").loc[name]
             for metric in names:
                 row = {"method": name, "lr": outcome.lrs[name], "metric": metric, "at": at}
                 row |= found.loc[metric, ["mean", "low", "high", "seeds"]].to_dict()
@@ -34,7 +39,7 @@ def summary(outcome: Study, metrics: Sequence[str] = ("loss",), reference: str =
                 if name != reference:
                     with warnings.catch_warnings():
                         warnings.simplefilter("ignore", IncompleteRuns)
-                        against = compare([outcome.runs[reference], runs], metric, at=at).iloc[0]
+                        against = compare([outcome.runs[reference], runs], metric, at=at, overlap=overlap).iloc[0]
                     row |= {"difference": against["difference"], "p": against["p"]}
                     row |= {"difference_low": against["low"], "difference_high": against["high"]}
                 rows.append(row)

@@ -1,6 +1,8 @@
+import dataclasses
+
 import pandas as pd
 import pytest
-from companion import methods, noise, recipe, tables
+from companion import methods, noise, paired, recipe, tables
 
 import mtlkit as mtl
 from mtlkit import studies
@@ -18,15 +20,35 @@ def found():
 
     few = {"single task": candidate(alone, mtl.Uniform()), "SLGrad": candidate(data, mtl.SLGrad())}
     more = few | {"Uniform": candidate(data, mtl.Uniform())}
-    return recipe.studied({"a": (data, few), "b": (data, more)}, called="target", **BUDGET)
+    shared = {"a": 0.0, "b": 0.5}
+    return recipe.studied({"a": (data, few), "b": (data, more)}, called="target", overlap=shared, **BUDGET)
 
 
 def test_means_are_those_of_the_summary(found):
-    summary = tables.summary(found.outcomes["b"], ["accuracy"]).query("at == 'selected'").set_index("method")
+    summary = found.summaries(["accuracy"], "SLGrad")["b"].query("at == 'selected'").set_index("method")
     expected = summary[["mean", "low", "high"]]
     pd.testing.assert_frame_equal(found.means("accuracy")["b"], expected, check_names=False)
     assert list(found.means(start="b")) == ["b"]
     assert set(found.lines("accuracy")["a"]) == set(found.floors["a"])
+
+
+def test_shared_rows_widen_every_interval_of_a_study(found):
+    wider = (1 + 2 * 0.5) ** 0.5
+    alone = dataclasses.replace(found, overlap=dict.fromkeys(found.outcomes, 0.0))
+
+    def widths(study, condition):
+        summary = study.summaries(["loss"], "single task")[condition]
+        tables = [
+            study.means()[condition],
+            summary,
+            summary[["difference_low", "difference_high"]].dropna().set_axis(["low", "high"], axis=1),
+            study.compared([("SLGrad", "single task")], "loss").query(f"target == {condition!r}"),
+            paired.gains_over(study.numbers(["loss"]), "loss", "single task").query(f"condition == {condition!r}"),
+        ]
+        return [float(width) for table in tables for width in table["high"] - table["low"]]
+
+    assert widths(found, "a") == widths(alone, "a")
+    assert widths(found, "b") == pytest.approx([wider * width for width in widths(alone, "b")])
 
 
 def test_only_trained_pairs_are_compared(found):
