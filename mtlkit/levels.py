@@ -138,7 +138,7 @@ def linear(data: Dataset, strength: float) -> BaseEstimator:
     if data.main.kind == "regression":
         return make_pipeline(coded, Ridge(1 / strength))
     # Solved far beyond the default's tolerance, which leaves digits that differ from one processor to the next.
-    return make_pipeline(coded, LogisticRegression(C=strength, solver="newton-cg", tol=1e-8, max_iter=2000))
+    return make_pipeline(coded, LogisticRegression(C=strength, solver="newton-cg", tol=1e-10, max_iter=2000))
 
 
 def _fitted(model: BaseEstimator, split: Split, main: Task) -> BaseEstimator | float:
