@@ -22,7 +22,8 @@ from mtlkit.measure import score
 from mtlkit.models import MultiTaskModel, initialise
 from mtlkit.tasks import Packed, Task, labelled_by_task, pack, per_sample_losses, separate_losses
 
-EVALUATION_ROWS = 4096
+EVALUATION_ROWS = {"cpu": 256, "other": 4096}
+"""Rows that are evaluated at once, by device: few on a CPU, whose cache has to hold what the layers put out."""
 
 
 class Stack:
@@ -171,13 +172,14 @@ class Stack:
 
     @torch.no_grad()
     def outputs(self, x: Tensor) -> dict[str, Tensor]:
-        """All outputs for all rows of x (S, N, ...) in evaluation mode, a few thousand at a time."""
+        """All outputs for all rows of x (S, N, ...) in evaluation mode, some at a time (:data:`EVALUATION_ROWS`)."""
         state = {**self.parameters, **self.buffers}
 
         def one(state: Params, rows: Tensor) -> dict[str, Tensor]:
             return self._call(self.judge, state, rows)
 
-        parts = [_of_each(one, state, chunk) for chunk in x.split(EVALUATION_ROWS, dim=1)]
+        rows = EVALUATION_ROWS["cpu" if x.device.type == "cpu" else "other"]
+        parts = [_of_each(one, state, chunk) for chunk in x.split(rows, dim=1)]
         return {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
 
     def _call(self, model: nn.Module, state: Params, *inputs: object) -> dict[str, Tensor]:

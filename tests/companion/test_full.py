@@ -35,6 +35,15 @@ def test_stored_fits_are_made_again(stored):
     assert full.check(4, 0, [stored]) == (4, [])
 
 
+def test_a_stored_fit_is_made_again_beside_another_seed(stored, monkeypatch):
+    trained = []
+    monkeypatch.setattr(full, "fit", lambda *given, **options: trained.append(options["seeds"]))
+    for _, row in Store(stored).table.drop_duplicates([*SETTINGS, "seed"]).iterrows():
+        full.again(row)
+        assert trained[-1] == [row["seed"], row["seed"] + 1]  # alone, sums have another order
+    assert len(trained) == 4
+
+
 def test_a_fit_that_differs_is_named(stored):
     store = Store(stored)
     table = store.table.assign(value=store.table["value"] * (1 + 0.2 * (store.table["method"] == "SLGrad")))
