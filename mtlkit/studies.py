@@ -123,9 +123,9 @@ class Study:
 
     Attributes:
         runs: contender to its runs at the variant and learning rate chosen for it.
-        choices: indexed by contender: ``variant`` (number of its :class:`Candidate`), ``lr``, ``epochs`` (the cap
-            it was trained under), ``late`` (share of the seeds whose selected epoch lies in the last tenth
-            of the cap) and ``edge`` (whether the rate is the lowest or highest that was tried).
+        choices: indexed by contender: ``variant`` (number of its :class:`Candidate`), ``lr``, ``epochs`` and
+            ``steps`` (the cap it was trained under), ``late`` (share of the seeds whose selected epoch lies in the
+            last tenth of the cap) and ``edge`` (whether the rate is the lowest or highest that was tried).
         tuning: a row per contender, variant and learning rate: method, variant, lr, epochs, meta_loss (mean over the
             tuning seeds of the lowest main-task meta loss; infinite where a seed diverged) and chosen.
     """
@@ -221,6 +221,7 @@ def study(
                 "variant": variant,
                 "lr": lr,
                 "epochs": cap,
+                "steps": cap * {**options, **flat[name, variant].options}["steps_per_epoch"],
                 "late": float(late(run, cap).mean()),
                 "edge": len(tried) > 1 and lr in (tried.min(), tried.max()),
             }

@@ -123,7 +123,7 @@ def protocol_table(
     Returns:
         besides the contenders' test metrics those of the floors; for every contender ``late`` (1 where a seed's
         selected epoch lies in the last tenth of its cap), ``edge`` (1 where the chosen rate is at the edge of those
-        that were tried) and ``loss_at_start``; and ``overlap`` under the method ``data``.
+        that were tried), ``steps`` (the cap) and ``loss_at_start``; and ``overlap`` under the method ``data``.
     """
     parts = [per_seed_table(outcomes, metrics)]
     for condition, outcome in outcomes.items():
@@ -136,6 +136,7 @@ def protocol_table(
             found = {
                 "late": late(runs, choice["epochs"]).astype(float),
                 "edge": pd.Series(float(choice["edge"]), runs.seeds),
+                "steps": pd.Series(float(choice["steps"]), runs.seeds),
                 "loss_at_start": start[start["metric"] == "loss"].set_index("seed")["value"],
             }
             rows = [(condition, name, seed, metric, v) for metric, by in found.items() for seed, v in by.items()]

@@ -523,6 +523,7 @@ def test_no_committed_verdict_rests_on_what_decides_nothing():
         assert int(row.holds.split(" of ")[1]) == len(counted) > 0
         assert (counted["late"] <= claims.LATE).all()
         assert (counted["seeds"] >= claims.MINIMUM).all()
+        assert (counted["steps"] > 0).all()
 
 
 def test_the_claims_cover_all_papers():

@@ -112,13 +112,14 @@ def _count(verdicts: pd.Series, plural: bool) -> str:
 
 
 def _example(rows: pd.DataFrame) -> str:
-    """The numbers of the last setting of the first study, where they are test losses or metrics."""
+    """The numbers of the last setting of the first study, beside the floor, where they are test losses or metrics."""
     row = rows[rows["study"] == rows["study"].iloc[0]].iloc[-1]
     metric = row["comparison"].split(", ")
     if not TEST_METRICS & set(metric):
         return ""
-    where = " ".join(filter(None, [row["data"], row["place"]]))
-    return f" ({where}: {row['ours']} against {row['theirs']})"
+    where, seeds = " ".join(filter(None, [row["data"], row["place"]])), row["seeds"].split(" of ")[1]
+    against = f"{row['ours']} against {row['theirs']}, a constant {row['constant']}"
+    return f" ({where}, {seeds} seeds, at most {row['steps']} steps: {against})"
 
 
 def picture(table: pd.DataFrame) -> str:

@@ -188,8 +188,8 @@ def _setting(numbers: Numbers, condition: str, methods: Sequence[str], metric: s
     Returns:
         ``constant`` (values by seed of the best constant), ``scale`` (what the best contender gains on it, or loses),
         ``linear_mean`` (of the better linear model, NaN if there is none), ``lower`` (whether that is better in the
-        metric), ``late`` (largest share of late seeds), ``edge`` (whether a rate is at the edge of its grid) and
-        ``overlap`` (n_test / n_train where seeds share rows, else 0).
+        metric), ``late`` (largest share of late seeds), ``edge`` (whether a rate is at the edge of its grid), ``steps``
+        (the larger cap) and ``overlap`` (n_test / n_train where seeds share rows, else 0).
 
     Raises:
         Absent: no constant, or no statement on shared rows.
@@ -198,7 +198,7 @@ def _setting(numbers: Numbers, condition: str, methods: Sequence[str], metric: s
     means = numbers.means(condition, metric)
     contenders, linear = means.drop([CONSTANT, LINEAR, CLEAN, TREES], errors="ignore"), means.reindex([LINEAR, CLEAN])
     best = [found.min() if lower else found.max() for found in (contenders, linear)]
-    late, edge = (numbers.means(condition, what).reindex(methods).max() for what in ("late", "edge"))
+    late, edge, steps = (numbers.means(condition, what).reindex(methods).max() for what in ("late", "edge", "steps"))
     return {
         "constant": constant,
         "scale": abs(constant.mean() - best[0]),
@@ -206,6 +206,7 @@ def _setting(numbers: Numbers, condition: str, methods: Sequence[str], metric: s
         "lower": lower,
         "late": 0.0 if np.isnan(late) else float(late),
         "edge": edge > 0,
+        "steps": steps,
         "overlap": numbers.of(condition, DATA, "overlap").mean(),
     }
 
@@ -226,12 +227,12 @@ def outcomes(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
 
     Returns:
         condition, method, against, metric, wants, ours, theirs (means of pairs), difference (ours minus
-        theirs) with its 95 % interval ``low`` and ``high`` (not corrected), p, margin, seeds, missing (seeds of the
-        method without a value), late, overlap, linear ("as good" if a linear model is at most the margin behind the
-        better side, "behind", or "not available"), p_holm (over the comparisons that decide), outcome (better,
-        worse, level, unclear, or why it does not decide: nothing learned, cut off, edge), holds, denied (the
-        interval leaves no room for the claim), reverse, and support (the difference in the claim's favour over the
-        width of its interval).
+        theirs) with its 95 % interval ``low`` and ``high`` (not corrected), p, margin, constant, seeds, steps (the
+        larger cap), missing (seeds of the method without a value), late, overlap, linear ("as good" if a linear
+        model is at most the margin behind the better side, "behind", or "not available"), p_holm (over the
+        comparisons that decide), outcome (better, worse, level, unclear, or why it does not decide: nothing learned,
+        cut off, edge), holds, denied (the interval leaves no room for the claim), reverse, and support (the
+        difference in the claim's favour over the width of its interval).
 
     Raises:
         ValueError: the sides of a row have different seeds.
@@ -295,7 +296,9 @@ def _outcome(row: dict[str, object], test: pd.Series, why: str) -> dict[str, obj
         **{name: row[name] for name in ("condition", "method", "against", "metric", "wants")},
         **test[["ours", "theirs", "difference", "low", "high", "p"]],
         "margin": margin,
+        "constant": row["constant"].mean(),
         "seeds": len(row["ours"]),
+        "steps": row["steps"],
         "missing": missing,
         "late": row["late"],
         "overlap": row["overlap"],

@@ -62,7 +62,9 @@ def in_words(claim: Claim, verdict: str, note: str, found: pd.DataFrame) -> dict
             "difference": _number(row["difference"], "+"),
             "interval": f"[{_number(row['low'], '+')}, {_number(row['high'], '+')}]",
             "p": NONE if np.isnan(row["p_holm"]) else "<0.001" if small else p,
+            "constant": _number(row["constant"]),
             "seeds": f"{row['seeds'] - row['missing']} of {row['seeds']}",
+            "steps": "not recorded" if np.isnan(row["steps"]) else f"{row['steps']:,.0f}",
         }
     what = claim.what or AS_IT_SAYS
     notebook = NO_NOTEBOOK if claim.notebook is None else claim.notebook or claim.study
@@ -73,7 +75,7 @@ def in_words(claim: Claim, verdict: str, note: str, found: pd.DataFrame) -> dict
 
 TESTED = (
     *("holds", "learned", "trained", "linear", "rows", "comparison"),
-    *("ours", "theirs", "difference", "interval", "p", "seeds"),
+    *("ours", "theirs", "difference", "interval", "p", "constant", "seeds", "steps"),
 )
 """Columns that say nothing of a claim that is not tested."""
 
