@@ -244,6 +244,16 @@ def test_defaults_are_those_of_the_stage_that_is_kept(path):
     assert {name: defaults[name] for name in section} == section
 
 
+@pytest.mark.parametrize("key", yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["full"]["foreach"])
+def test_a_stage_draws_what_a_store_holds_and_trains_nothing(key):
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["full"]["foreach"]
+    section = yaml.safe_load((ROOT / "params.yaml").read_text())[f"full_{key}"]
+    found = notebook.parameters(ROOT / f"notebooks/{stages[key]['notebook']}.ipynb") | section
+    assert found["store"] == f"../data/results/{stages[key]['store']}.parquet"
+    # A reader who adds a noise level trains that level; the store of what is kept is whole.
+    assert found["missing"] == "skip" or SHOWN[stages[key]["notebook"]] == key
+
+
 def test_a_claim_leads_to_a_notebook_only_where_its_stored_copy_shows_the_study():
     for claim in CLAIMS:
         if claim.notebook is not None:
