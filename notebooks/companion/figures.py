@@ -166,6 +166,7 @@ def _spread_out(axis: Axes, values: np.ndarray, along: str = "x") -> None:
             ticks = [n * 10.0**k for k in range(-6, 7) for n in digits if low <= n * 10.0**k <= high]
             if len(ticks) <= 6:
                 break
+        ticks = ticks[:: -(-len(ticks) // 6)]
         getattr(axis, f"set_{along}ticks")(ticks, [f"{tick:g}" for tick in ticks])
         axis.minorticks_off()
 

@@ -12,8 +12,6 @@ from companion.claims._judge import TEST_METRICS, VERDICTS
 from companion.claims._papers import PAPERS_BASELINES
 from companion.claims._table import MARKS, placed, short, untested
 
-UNTESTED = VERDICTS[-1]
-
 
 def filled(text: str, parts: dict[str, str]) -> str:
     """The text with each part between the lines ``<!-- name -->`` and ``<!-- end of name -->``.
@@ -67,7 +65,7 @@ def hero(numbers: pd.DataFrame) -> str:
 
 
 def findings(table: pd.DataFrame) -> list[str]:
-    """A line per tested paper: in how many of the settings its claims hold, with the numbers of one of them."""
+    """A line per tested paper: in how many settings where something was learned its claims hold, and numbers of one."""
     found = [
         _finding(table, "SLGrad", "a weight per sample", [
             ("lower test loss than its paper's baselines", "S1", "against the paper's baselines"),
@@ -95,7 +93,7 @@ def findings(table: pd.DataFrame) -> list[str]:
 
 
 def _finding(table: pd.DataFrame, name: str, what: str, asked: Sequence[tuple[str, str, str | None]]) -> str:
-    tested = placed(table[table["verdict"] != UNTESTED])
+    tested = placed(table[~table["verdict"].isin(VERDICTS[-2:])])
     said = []
     for words, claim, setting in asked:
         rows = tested[(tested["claim"] == claim) & ((tested["what"] == setting) if setting else True)]
