@@ -60,8 +60,9 @@ def contenders(
 
     Besides ``methods`` on the data as they are: ``single task`` (plain training of the main task), ``SLGrad, main task
     only`` (no auxiliaries), and plain training that uses the clean meta rows directly: ``meta rows only`` with all
-    tasks and with the main task only, ``train + meta`` pooled, and ``train + meta, half each``. Those keep a quarter of
-    the meta rows apart, which choose their epoch and learning rate: the others choose on all of them.
+    tasks and with the main task only, ``train + meta`` pooled, ``train + meta, half each``, and ``clean main labels``:
+    the same without the training rows' main labels. Those keep a quarter of the meta rows apart, which choose their
+    epoch and learning rate: the others choose on all of them.
 
     Args:
         model: makes a model that fits a data set.
@@ -82,6 +83,7 @@ def contenders(
         "meta rows only, main task only": (alone.train_on_meta(1, HOLD_OUT), [Uniform()]),
         "train + meta": (data.train_on_meta(None, HOLD_OUT), [Uniform()]),
         "train + meta, half each": (data.train_on_meta(0.5, HOLD_OUT), [Uniform()]),
+        "clean main labels": (data.without_main_labels().train_on_meta(0.5, HOLD_OUT), [Uniform()]),
     }
     if rivals:
         half, _ = variants["train + meta, half each"]

@@ -39,8 +39,13 @@ def test_baselines_train_on_what_their_name_says(candidates):
     assert sorted(rows("train + meta")) == sorted([*train, *meta.difference(held)])
     half = rows("train + meta, half each")
     assert sum(row in meta for row in half) == len(half) / 2
-    assert all(rows(name, "meta") == held for name in candidates if "meta" in name)
-    assert all(rows(name, "meta") == data.meta.rows.tolist() for name in candidates if "meta" not in name)
+    clean = candidates["clean main labels"].data.train
+    assert clean.rows.tolist() == half
+    assert clean.y["is_8"].isnan().tolist() == [row not in meta for row in half]
+    assert not clean.y["is_1"].isnan().any()
+    apart = {name for name in candidates if "meta" in name or name == "clean main labels"}
+    assert all(rows(name, "meta") == held for name in apart)
+    assert all(rows(name, "meta") == data.meta.rows.tolist() for name in candidates if name not in apart)
     for name in ("single task", "SLGrad, main task only", "meta rows only, main task only"):
         assert [task.name for task in candidates[name].data.tasks] == ["is_8"]
     assert all(c.data.test.rows.tolist() == data.test.rows.tolist() for c in candidates.values())

@@ -185,6 +185,24 @@ class Dataset:
 
         return self.variant(correct, lambda line: f"{line}.forward_corrected({flip})")
 
+    def without_main_labels(self) -> Dataset:
+        """The same rows, whose main labels training does not see; those of the auxiliaries stay.
+
+        With :meth:`train_on_meta` on top, the main task learns from clean labels alone, and the auxiliaries from all.
+        """
+
+        def leave_out(split: Split) -> Split:
+            target = split.y[self.main.name]
+            missing = torch.full_like(target, torch.nan if target.is_floating_point() else -1)
+            noisy = split.noisy.clone()
+            noisy[:, 0] = False
+            return replace(split, y={**split.y, self.main.name: missing}, noisy=noisy)
+
+        def change(data: Dataset) -> Dataset:
+            return replace(data, train=leave_out(data.train), train_at=_then(data.train_at, leave_out))
+
+        return self.variant(change, lambda line: f"{line}.without_main_labels()")
+
     def train_on_meta(self, share: float | None, hold_out: float = 0.0) -> Dataset:
         """Let training use the clean meta rows directly, as any method could.
 

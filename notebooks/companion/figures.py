@@ -58,6 +58,7 @@ LOOKS = {
     "meta rows only, main task only": (BLUE, "--", "<"),
     "train + meta": (SKY, "-", "P"),
     "train + meta, half each": (SKY, "-.", "X"),
+    "clean main labels": (GREEN, "--", "P"),
     "HydaLearn": (PURPLE, "-", "p"),
     "HydaLearn, on batch": (PURPLE, "--", "p"),
     "HydaLearn's epoch means": (PURPLE, ":", "p"),

@@ -13,7 +13,10 @@ from companion.show import show
 from mtlkit import datasets
 from mtlkit.datasets import Dataset
 
-DRAWN = ("Uniform", "single task", "SLGrad", "SLGrad, main task only", "meta rows only", "train + meta, half each")
+DRAWN = (
+    *("Uniform", "single task", "SLGrad", "SLGrad, main task only"),
+    *("meta rows only", "train + meta, half each", "clean main labels"),
+)
 """Contenders to draw in colour."""
 LABEL = "main-task test loss (lower is better)"
 
@@ -36,7 +39,8 @@ def lead(found: Studied, numbers: pd.DataFrame, out: str | None, steps_per_epoch
     best = recipe.best_of(numbers, noisy, PAPERS_BASELINES)
     drawn = [m for m in dict.fromkeys([*DRAWN, best, "single task, forward correction"]) if m in runs]
     weighed = [runs[m] for m in ("Uniform", "SLGrad", "SLGrad, main task only") if m in runs]
-    others = [recipe.against(numbers, noisy, "SLGrad", o) for o in (best, "meta rows only", "linear model, clean rows")]
+    opponents = [m for m in (best, "meta rows only", "clean main labels") if m in runs]
+    others = [recipe.against(numbers, noisy, "SLGrad", o) for o in (*opponents, "linear model, clean rows")]
     floors, title = found.lines()[noisy], f"Test loss, {noisy}"
     show(
         figures.weights_and_losses(weighed, losses.loc[drawn], floors, title=title, steps_per_epoch=steps_per_epoch),

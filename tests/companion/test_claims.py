@@ -245,6 +245,7 @@ DIGITS = {
     **{(m, "loss"): 0.6 + NOISE[n] for n, m in enumerate(claims.PAPERS_BASELINES)},
     **{(m, "loss"): 0.1 + NOISE[20 + n] for n, m in enumerate(claims.CLEAN_ROWS)},
     **{(m, "loss"): 0.31 + NOISE[30 + n] for n, m in enumerate(claims.CORRECTED)},
+    ("clean main labels", "loss"): 0.1 + NOISE[35],
     ("SLGrad", "noisy_labels"): np.full(10, 0.6),
     ("SLGrad", "noisy_weight"): 0.04 + NOISE[5] / 10,
     ("SLGrad", "auxiliary_share_first"): 0.7,
@@ -262,6 +263,8 @@ def test_the_claims_on_slgrad():
     for noise in ("40%", "60%"):
         assert found["S1", f"{noise} label noise, against the paper's baselines"] == "reproduced"
         assert found["S1", f"{noise} label noise, against plain training on the clean rows"] == "opposite"
+        without = "S1", f"{noise} label noise, against plain training without the main labels that may be wrong"
+        assert found[without] == "opposite"
         level = "S1", f"{noise} label noise, against plain training that knows the share of wrong labels"
         assert found[level] == "not reproduced"
         assert found["S1", f"{noise} label noise, against a linear model on the clean rows"] == "not reproduced"

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mtlkit import Task
+from mtlkit import Task, recipes
 from mtlkit.datasets import Dataset, Split, load
 from mtlkit.datasets.base import check_share, check_sizes, choose, join_splits, main_first
 from mtlkit.datasets.noise import flip_labels, other_class, with_main_labels
@@ -86,6 +86,19 @@ def test_train_on_meta(share, rows):
     mixed = data().train_on_meta(share)
     assert mixed.train.rows.tolist() == rows
     assert mixed.meta.rows.tolist() == [10, 11, 12]
+
+
+def test_without_main_labels_the_auxiliaries_and_the_other_splits_stay():
+    whole = load("digits", main=8, label_noise=0.5)
+    hidden = whole.without_main_labels()
+    assert hidden.train.y["is_8"].isnan().all()
+    assert hidden.train.y["is_1"].equal(whole.train.y["is_1"])
+    assert not hidden.train.noisy.any()
+    assert hidden.meta is whole.meta
+    assert hidden.resample(3).train.rows.equal(whole.resample(3).train.rows)
+    assert recipes.make(hidden.recipe, {"load": load}).train.y["is_8"].isnan().all()
+    wrong = load("toy_regression").without_main_labels().train_on_meta(0.5)
+    assert wrong.train.y[wrong.main.name].isnan().sum() == 600
 
 
 def test_train_on_meta_oversamples():

@@ -35,6 +35,7 @@ PAPERS_BASELINES = ("Uniform", "RandomWeighting", "GradientCosine", "OLAux", "PC
 DEPARTING = ("OLAux", "PCGrad", "CAGrad", "GradNorm")
 """Baselines that SLGrad's published code has otherwise than their papers."""
 CLEAN_ROWS = ("meta rows only", "meta rows only, main task only", "train + meta", "train + meta, half each")
+UNLABELLED = ("clean main labels",)
 CORRECTED = ("Uniform, forward correction", "single task, forward correction")
 STRATEGIES = ("Uniform", "DWA", "Uncertainty")
 SMALLEST, LARGEST = "100 rows", "15000 rows"
@@ -120,6 +121,7 @@ def _slgrad(study: str, noises: Sequence[str], notebook: str | None, known_rate:
     opponents = {
         "the paper's baselines": PAPERS_BASELINES,
         "plain training on the clean rows": CLEAN_ROWS,
+        "plain training without the main labels that may be wrong": UNLABELLED,
         **({"plain training that knows the share of wrong labels": CORRECTED} if known_rate else {}),
         "a linear model on the clean rows": ("linear model, clean rows",),
     }

@@ -151,6 +151,7 @@ IN_SHORT = {
 BRIEFLY = {
     "against plain training that knows the share of wrong labels": "against a loss that knows the flip rate",
     "against plain training on the clean rows": "against training on the clean rows",
+    "against plain training without the main labels that may be wrong": "against clean main labels alone",
     "against a linear model on the clean rows": "against a linear model on clean rows",
     "against uniform weights": "",
     "against five static weights": "",
