@@ -71,7 +71,7 @@ def findings(table: pd.DataFrame) -> list[str]:
         _finding(table, "SLGrad", "a weight per sample", [
             ("lower test loss than its paper's baselines", "S1", "against the paper's baselines"),
             ("than plain training on the clean rows that guide it", "S1", "against plain training on the clean rows"),
-            ("than plain training that takes the main labels of the clean rows and the auxiliaries of all", "S1",
+            ("than that with the auxiliary labels of all rows added", "S1",
              "against plain training without the main labels that may be wrong"),
             ("than a linear model on those rows", "S1", "against a linear model on the clean rows"),
             ("no worse than uniform weights without wrong labels", "S3", None),
