@@ -110,10 +110,10 @@ class Store:
         return Runs(frame, pd.DataFrame(), losses["task"].iloc[0], {}, int(select_from[1]) if select_from else 1)
 
     def add(self, settings: dict[str, object], epochs: int, runs: Runs) -> None:
-        """Write runs to the file: of the main task everything, of the others their weights where tasks are few."""
+        """Write runs to the file: all of the main task, but its training loss only at the first, the selected and
+        the last epoch; and the weights of the others where tasks are few."""
         frame = runs.frame
-        tasks = frame["task"].unique()
-        kept = frame[(frame["task"] == runs.main) | ((frame["metric"] != "loss") & (len(tasks) <= FEW))]
+        kept = frame[_worth_keeping(frame, runs)]
         rows = kept.drop(columns="dataset").assign(epochs=epochs, **settings, **provenance())[COLUMNS]
         rows = rows.assign(value=_rounded(rows["value"].to_numpy()))
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,6 +135,17 @@ class Store:
         pq.write_table(packed, part, use_dictionary=[c for c in COLUMNS if c != "value"], **options)
         os.replace(part, self.path)
         self._hold(table)
+
+
+def _worth_keeping(frame: pd.DataFrame, runs: Runs) -> pd.Series:
+    """Which rows go to the file: of the main task what decides and what is drawn, of few others what is drawn."""
+    main, training = frame["task"] == runs.main, (frame["metric"] == "loss") & (frame["split"] == "train")
+    if training.any():
+        ends = frame["epoch"] == frame["seed"].map(runs.selected())
+        ends |= (frame["epoch"] == 0) | (frame["epoch"] == frame.groupby("seed")["epoch"].transform("max"))
+        main &= ends | ~training
+    few = frame["task"].nunique() <= FEW
+    return main | (few & ~frame["metric"].isin(["loss", "weight_sd"]))
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import signal
 import subprocess
@@ -40,10 +41,32 @@ def test_what_is_written_is_read_by_a_new_store(tmp_path):
     assert found.main == "main"
     assert found.selected().to_dict() == {3: 4, 0: 4}
     assert found.select_from == 2
-    assert found.frame["value"].tolist() == pytest.approx(runs({3: 4, 0: 4}).frame["value"].tolist(), rel=5e-6)
+    given = runs({3: 4, 0: 4}).frame
+    given = given[(given["split"] != "train") | given["epoch"].isin([0, 4])]
+    assert found.frame["value"].tolist() == pytest.approx(given["value"].tolist(), rel=5e-6)
     made = pd.read_parquet(path)
     assert made["commit"].nunique() == 1
     assert "torch" in made["versions"].iloc[0]
+
+
+def test_of_the_training_loss_the_ends_and_the_selected_epoch_are_kept_and_of_other_tasks_the_weights(tmp_path):
+    run = runs({0: 4, 1: 5})
+    late = run.frame["epoch"] > run.frame["seed"].map({0: 2, 1: 3})
+    frame = run.frame.assign(value=run.frame["value"] + late)
+    weights = frame[frame["split"] == "train"].assign(metric="weight")
+    more = [weights, weights.assign(metric="weight_sd"), weights.assign(task="b"), frame.assign(task="b")]
+    more.append(weights.assign(task="b", metric="weight_sd"))
+    store = Store(tmp_path / "runs.parquet")
+    store.add(settings(), 5, dataclasses.replace(run, frame=pd.concat([frame, *more], ignore_index=True)))
+    found = store.runs(settings(), 5, [0, 1], "a").frame
+    losses = found[(found["split"] == "train") & (found["metric"] == "loss")]
+    assert losses[["seed", "epoch"]].to_numpy().tolist() == [[0, 0], [0, 2], [0, 4], [1, 0], [1, 3], [1, 5]]
+    assert found.groupby(["task", "metric"]).size().to_dict() == {
+        ("b", "weight"): 11,
+        ("main", "loss"): 2 * 11 + 6,
+        ("main", "weight"): 11,
+        ("main", "weight_sd"): 11,
+    }
 
 
 @pytest.mark.parametrize(
