@@ -180,6 +180,12 @@ def _alphavil(id: str, others: Sequence[str], wants: str) -> list[Claim]:
     ]  # fmt: skip
 
 
+def _forkmerge() -> Claim:
+    """V2 against the rival that a reader would name, which has branches of its own."""
+    pair = Versus("target: *", "AlphaVIL", ["ForkMerge"], "accuracy", "no worse")
+    return Claim("V2", *SAYS["V2"], "each digit in turn", "and than ForkMerge", "alphavil", "alphavil_ranking", [pair])
+
+
 def _strategies() -> list[Claim]:
     """G1 and G3 on a competing and a related pair of tasks, G2 on both."""
     study = "loss_weighting_comparison"
@@ -212,6 +218,7 @@ _CLAIMS = (
     *_published(),
     *_alphavil("V1", ("single task", "Uniform"), "better"),
     *_alphavil("V2", ("DIW",), "no worse"),
+    _forkmerge(),
     *(c for data in ("synthetic", *(f"adult, {n} rows" for n in (300, 1000, 3000))) for c in _hydalearn(data)),
     *_strategies(),
     *rivals(SAYS),
