@@ -181,7 +181,7 @@ def ranking(
     lower_is_better: bool = True,
     floors: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Figure:
-    """Methods with their mean and 95 % interval, best of the first panel on top, one panel per condition.
+    """Methods with their mean and 95 % interval, best of the first panel on top, two conditions side by side.
 
     Args:
         panels: title to a frame indexed by method with the columns ``mean``, ``low``, ``high``.
@@ -189,15 +189,22 @@ def ranking(
         reference: method whose mean is drawn as a line; not where there are floors.
         floors: title to the names and levels of the floors, drawn as lines.
     """
-    first = next(iter(panels.values()))
-    order = first["mean"].sort_values(ascending=not lower_is_better).index
     columns = min(len(panels), 2)
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(6.6, rows * (0.7 + 0.2 * len(order)) + 0.5))
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    titles = list(panels)
+    rows = [titles[n : n + columns] for n in range(0, len(titles), columns)]
+    best_first = pd.concat([panels[title]["mean"].sort_values(ascending=lower_is_better) for title in titles]).index
+    best_first = list(dict.fromkeys(best_first))
+    orders = [[m for m in best_first[::-1] if any(m in panels[title].index for title in row)] for row in rows]
+    heights = [0.7 + 0.2 * len(order) for order in orders]
+    figure = Figure(figsize=(6.6, sum(heights) + 0.5))
+    axes = figure.subplots(len(rows), columns, squeeze=False, sharey="row", height_ratios=heights)
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
-    for axis, (title, table) in zip(axes.flat, panels.items(), strict=False):
+    for place, order in enumerate(orders):
+        axes[place, 0].set_yticks(range(len(order)), order, fontsize=9)
+        axes[place, 0].set_ylim(-0.6, len(order) - 0.4)
+    for n, (title, table) in enumerate(panels.items()):
+        axis, order = axes.flat[n], orders[n // columns]
         for place, method in enumerate(order):
             if method not in table.index:
                 continue
@@ -212,8 +219,6 @@ def ranking(
         if lower_is_better:
             _spread_out(axis, np.array([*table["mean"], *(floors or {}).get(title, {}).values()]))
         axis.set_title(title)
-    axes[0, 0].set_yticks(range(len(order)), order, fontsize=9)
-    axes[0, 0].set_ylim(-0.6, len(order) - 0.4)
     says = f"{label}; {INTERVAL}"
     if floors is None:
         figure.supxlabel(says, fontsize=9)
@@ -299,7 +304,7 @@ def weights_and_losses(
 
     Args:
         runs: on data with label noise; left, the share of the main task's weight that goes to wrong labels, while
-            half of the seeds still train.
+            half of the seeds still train and a quarter give the main task any weight.
         table: as in :func:`ranking`, of the methods to compare.
         floors: names and levels, drawn as lines.
     """
@@ -307,8 +312,9 @@ def weights_and_losses(
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
     for run in runs:
         rows = run.frame[(run.frame["task"] == run.main) & (run.frame["metric"] == "noisy_weight")]
-        by_epoch = rows.dropna(subset="value").groupby("epoch")["value"]
-        band = estimate(by_epoch)[by_epoch.count() >= len(run.seeds) / 2]
+        by_epoch = rows.groupby("epoch")["value"]
+        enough = (by_epoch.size() >= len(run.seeds) / 2) & (by_epoch.count() >= len(run.seeds) / 4)
+        band = estimate(by_epoch)[enough]
         colour, line, _ = look(run.method)
         steps = band.index * steps_per_epoch
         left.plot(steps, 100 * band["mean"], line, color=colour, label=run.method, linewidth=2)
