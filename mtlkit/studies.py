@@ -129,7 +129,8 @@ class Study:
             ``steps`` (the cap it was trained under), ``late`` (share of the seeds whose selected epoch lies in the
             last tenth of the cap) and ``edge`` (whether the rate is the lowest or highest that was tried).
         tuning: a row per contender, variant and learning rate: method, variant, lr, epochs, meta_loss (mean over the
-            tuning seeds of the lowest main-task meta loss; infinite where a seed diverged) and chosen.
+            tuning seeds of the lowest main-task meta loss; infinite where a seed diverged), test_loss (at the same
+            epochs; it says what another choice would have led to, and takes no part in it) and chosen.
     """
 
     runs: dict[str, Runs]
@@ -208,12 +209,12 @@ def study(
             search = functools.partial(bench, label=f"{label}choosing rates", seeds=tuning_seeds, epochs=length)
             rows = _search(search, keys, lrs, more_lrs)
             names = [name for name in names if any(row[0] == name for row in rows)]
-        table = pd.DataFrame(rows, columns=["method", "variant", "lr", "meta_loss"])
+        table = pd.DataFrame(rows, columns=["method", "variant", "lr", "meta_loss", "test_loss"])
         best = {name: table.loc[table.loc[table["method"] == name, "meta_loss"].idxmin()] for name in names if rows}
         chosen = {
             name: (int(best[name]["variant"]), float(best[name]["lr"])) if rows else (0, lrs[0]) for name in names
         }
-        tuning.append(table.assign(epochs=cap, chosen=[chosen.get(m) == (v, lr) for m, v, lr, _ in rows]))
+        tuning.append(table.assign(epochs=cap, chosen=[chosen.get(m) == (v, lr) for m, v, lr, *_ in rows]))
         todo = [((name, variant), lr) for name, (variant, lr) in chosen.items()]
         done = bench(todo, label=f"{label}training", seeds=seeds, epochs=cap)
         for ((name, variant), lr), run in done.items():
@@ -256,18 +257,19 @@ def late(runs: Runs, cap: int) -> pd.Series:
 
 def _search(
     bench: Callable[[Sequence], dict], keys: Sequence[tuple[str, int]], lrs: Sequence[float], more_lrs: int
-) -> list[tuple[str, int, float, float]]:
-    """Try the grid, and further rates where the best is at the edge: (name, variant, rate, meta loss) each.
+) -> list[tuple[str, int, float, float, float]]:
+    """Try the grid, and further rates where the best is at the edge: (name, variant, rate, meta loss, test loss) each.
 
     Without the contenders of which a run was skipped.
     """
     found: dict[tuple[str, int], dict[float, float]] = {key: {} for key in keys}
+    tested: dict[tuple[tuple[str, int], float], float] = {}
     unfinished: set[str] = set()
     todo = [(key, lr) for key in keys for lr in lrs]
     while todo:
         done = bench(todo)
         for (key, lr), run in done.items():
-            found[key][lr] = _meta_loss(run)
+            found[key][lr], tested[key, lr] = (_mean_loss(run, split) for split in ("meta", "test"))
         unfinished |= {key[0] for key, lr in todo if (key, lr) not in done}
         todo = []
         for name in dict.fromkeys(name for name, _ in keys if name not in unfinished):
@@ -279,7 +281,7 @@ def _search(
                 if best == edge and len(rates) < len(lrs) + more_lrs:
                     todo.append((key, beyond(edge, up)))
     finished = {key: rates for key, rates in found.items() if key[0] not in unfinished}
-    return [(*key, lr, loss) for key, rates in finished.items() for lr, loss in sorted(rates.items())]
+    return [(*key, lr, loss, tested[key, lr]) for key, rates in finished.items() for lr, loss in sorted(rates.items())]
 
 
 def beyond(lr: float, up: bool) -> float:
@@ -474,9 +476,9 @@ def measured(runs: Runs) -> Runs:
     return replace(runs, frame=pd.concat([runs.frame, added], ignore_index=True))
 
 
-def _meta_loss(runs: Runs) -> float:
+def _mean_loss(runs: Runs, split: str) -> float:
     rows = runs.final("selected")
-    rows = rows[(rows["split"] == "meta") & (rows["task"] == runs.main) & (rows["metric"] == "loss")]
+    rows = rows[(rows["split"] == split) & (rows["task"] == runs.main) & (rows["metric"] == "loss")]
     return np.inf if runs.frame["diverged"].any() else float(rows["value"].mean())
 
 
