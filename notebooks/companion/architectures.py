@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
 from torch import nn
 
 from companion import tables
@@ -207,6 +208,7 @@ def sizes(table: pd.DataFrame, floors: dict[str, float]) -> Figure:
         axis.axhline(level, color=GREY, linestyle="--" if name.startswith("linear") else ":", linewidth=1)
         axis.annotate(name, (0.5, level), (0, 3), ("axes fraction", "data"), "offset points", ha="center", fontsize=8)
     axis.set(xlabel="parameters for all tasks", ylabel="main-task test loss", xlim=(0, 1.1 * table["parameters"].max()))
+    axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.xaxis.set_major_formatter("{x:,.0f}")
     axis.grid(alpha=0.3)
     figure.legend(loc="outside right center", frameon=False)

@@ -192,6 +192,24 @@ def readable_intervals(table: pd.DataFrame, index: str | list[str], columns: str
     return shown.loc[rows, table[columns].unique()]
 
 
+def by_rate(tuning: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The test loss that each rate led to, under the cap of the final runs, with a star at the chosen one.
+
+    Args:
+        tuning: condition to a study's table of that name.
+
+    Returns:
+        a row per condition, contender and variant, a column per rate; empty where a rate was not tried.
+    """
+    table = pd.concat(tuning, names=["condition"]).reset_index("condition")
+    by = ["condition", "method"]
+    table = table[table["epochs"] == table.groupby(by)["epochs"].transform("max")]
+    text = [f"{loss:.3f}{'*' * chosen}" for loss, chosen in zip(table["test_loss"], table["chosen"], strict=True)]
+    index = [*by, "variant"]
+    order = pd.MultiIndex.from_frame(table[index].drop_duplicates())
+    return table.assign(text=text).pivot(index=index, columns="lr", values="text").loc[order].fillna("")
+
+
 def stuck(run: Runs) -> pd.Series:
     """Per seed, whether the main task's training loss never left its start."""
     rows = run.frame[

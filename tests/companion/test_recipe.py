@@ -94,3 +94,18 @@ def test_weightings_come_in_the_order_asked_for():
 def test_the_ten_tasks_are_those_of_the_data_set():
     data = noise.ten_tasks("digits", 8, 0.2)
     assert (len(data.tasks), data.main.name) == (10, "is_8")
+
+
+def test_the_losses_of_all_rates_stand_under_the_cap_of_the_final_runs_with_a_star_at_the_choice():
+    columns = ["method", "variant", "lr", "meta_loss", "test_loss", "epochs", "chosen"]
+    rows = [
+        ("b", 0, 0.1, 0.5, 0.4, 10, False),
+        ("b", 0, 0.3, 0.4, 0.6, 10, False),
+        ("b", 0, 0.1, 0.3, 0.3, 20, True),
+        ("b", 0, 0.3, 0.4, 0.2, 20, False),
+        ("a", 0, 0.1, 0.5, 0.7, 10, False),
+        ("a", 1, 0.1, 0.4, 0.8, 10, True),
+    ]
+    found = tables.by_rate({"noisy": pd.DataFrame(rows, columns=columns)})
+    assert found.index.tolist() == [("noisy", "b", 0), ("noisy", "a", 0), ("noisy", "a", 1)]
+    assert found.to_numpy().tolist() == [["0.300*", "0.200"], ["0.700", ""], ["0.800*", ""]]
