@@ -123,7 +123,8 @@ def protocol_table(
     Returns:
         besides the contenders' test metrics those of the floors; for every contender ``late`` (1 where a seed's
         selected epoch lies in the last tenth of its cap), ``edge`` (1 where the chosen rate is at the edge of those
-        that were tried), ``steps`` (the cap) and ``loss_at_start``; and ``overlap`` under the method ``data``.
+        that were tried), ``regret`` (by how much the choice's mean test loss over the tuning seeds lies above the
+        lowest of those tried), ``steps`` (the cap) and ``loss_at_start``; and ``overlap`` under the method ``data``.
     """
     parts = [per_seed_table(outcomes, metrics)]
     for condition, outcome in outcomes.items():
@@ -136,6 +137,7 @@ def protocol_table(
             found = {
                 "late": late(runs, choice["epochs"]).astype(float),
                 "edge": pd.Series(float(choice["edge"]), runs.seeds),
+                "regret": pd.Series(_regret(outcome, name), runs.seeds),
                 "steps": pd.Series(float(choice["steps"]), runs.seeds),
                 "loss_at_start": start[start["metric"] == "loss"].set_index("seed")["value"],
             }
@@ -146,6 +148,13 @@ def protocol_table(
             pd.DataFrame([(condition, "data", s, "overlap", overlap[condition]) for s in seeds], columns=PER_SEED)
         )
     return pd.concat(parts, ignore_index=True)
+
+
+def _regret(outcome: Study, name: str) -> float:
+    """What the choice of rate and variant cost on the test rows, by the tuning seeds; NaN where nothing was tuned."""
+    table = outcome.tuning
+    tried = table[(table["method"] == name) & (table["epochs"] == outcome.choices.loc[name, "epochs"])]
+    return (tried.loc[tried["chosen"], "test_loss"] - tried["test_loss"].min()).mean()
 
 
 def floor_means(floors: Mapping[str, Mapping[str, Runs]], metric: str = "loss") -> dict[str, dict[str, float]]:

@@ -309,7 +309,9 @@ def test_the_claims_on_alphavil():
     accuracy |= {f"{method}, twice the steps": value for method, value in longer.items()}
     table = study(["target: left", "target: right"], {(m, "accuracy"): v for m, v in accuracy.items()})
     found = list(verdicts("alphavil", table).values())
-    assert found == ["reproduced", "partly", "reproduced", "reproduced"]
+    assert found == ["reproduced", "partly", "reproduced", "reproduced", "not tested here"]
+    forks = study(["target: left", "target: right"], {("ForkMerge", "accuracy"): 0.9})
+    assert list(verdicts("alphavil", pd.concat([table, forks])).values())[-1] == "opposite"
 
 
 def test_the_claims_on_hydalearn():
@@ -440,6 +442,19 @@ def test_a_side_that_was_cut_off_or_tuned_at_an_edge_decides_nothing(side):
     assert judged(pd.concat([table, allowed]), ["b"])[0] == "reproduced"
     edge = judged(pd.concat([table, rows("edge", **{side: 1.0})]), ["b"])
     assert edge[:2] == ("not tested here", "of 1 comparisons do not count: edge: 1")
+
+
+@pytest.mark.parametrize(("regret", "expected"), [(0.4, "stands"), (0.6, "decides")])
+def test_a_verdict_that_another_rate_would_turn_is_said(regret, expected):
+    table = per_seed({"a": 0.5, "b": 1.0})
+    found = judged(pd.concat([table, rows("regret", a=9.0, b=regret)]), ["b"])
+    assert found[2]["rate"].item() == expected
+    assert judged(pd.concat([table, rows("regret", a=9.0)]), ["b"])[2]["rate"].item() == "not available"
+    shares = pd.concat([per_seed({"a": 0.5, "b": 1.0}, "accuracy"), table, rows("regret", b=regret)])
+    accuracy = claims.test(claim(["b"], metric="accuracy"), floored(shares))
+    assert accuracy[2]["rate"].item() == "not available"
+    words = claims.in_words(claim(["b"]), *found)
+    assert words["rate"] == f"{expected == 'decides':d} of 1"
 
 
 @pytest.mark.parametrize(("linear", "expected"), [(0.4, "as good"), (0.62, "as good"), (0.65, "behind")])

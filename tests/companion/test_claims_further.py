@@ -104,9 +104,9 @@ def cells(name):
 
 
 def test_what_claims_compare_is_what_studies_train():
-    given = sections("architectures")
+    given = notebook.parameters(ROOT / "notebooks" / "architectures.ipynb")
     conditions = {f"layered, {rows} rows" for rows in given["layered_rows"]} | {"ten tasks"}
-    assert list(STRENGTHS) == notebook.parameters(ROOT / "notebooks" / "architectures.ipynb")["strengths"]
+    assert list(STRENGTHS) == given["strengths"]
     assert list(MAINS) == given["twenty_tasks"]
     conditions |= {f"twenty tasks, {called}" for called in MAINS.values()}
     assert {claim.where for claim in ARCHITECTURES} == conditions

@@ -168,6 +168,9 @@ def _versus(numbers: Numbers, condition: str, pair: Versus, other: str) -> dict[
     except Absent:
         moved = True
     sides = {"against": other, "ours": ours, "theirs": theirs, "better": better, "moved": moved}
+    if pair.metric == "loss":
+        behind = other if better is ours else pair.method
+        where["regret"] = numbers.means(condition, "regret").get(behind, np.nan)
     return where | sides | {"margin": MATTERS * where["scale"], "sign": -1 if lower else 1, "undefined": False}
 
 
@@ -189,7 +192,8 @@ def _setting(numbers: Numbers, condition: str, methods: Sequence[str], metric: s
         ``constant`` (values by seed of the best constant), ``scale`` (what the best contender gains on it, or loses),
         ``linear_mean`` (of the better linear model, NaN if there is none), ``lower`` (whether that is better in the
         metric), ``late`` (largest share of late seeds), ``edge`` (whether a rate is at the edge of its grid), ``steps``
-        (the larger cap) and ``overlap`` (n_test / n_train where seeds share rows, else 0).
+        (the larger cap), ``overlap`` (n_test / n_train where seeds share rows, else 0) and ``regret`` (NaN; for a
+        loss what the choice of the rate cost the side that is behind).
 
     Raises:
         Absent: no constant, or no statement on shared rows.
@@ -208,6 +212,7 @@ def _setting(numbers: Numbers, condition: str, methods: Sequence[str], metric: s
         "edge": edge > 0,
         "steps": steps,
         "overlap": numbers.of(condition, DATA, "overlap").mean(),
+        "regret": np.nan,
     }
 
 
@@ -229,10 +234,11 @@ def outcomes(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
         condition, method, against, metric, wants, ours, theirs (means of pairs), difference (ours minus
         theirs) with its 95 % interval ``low`` and ``high`` (not corrected), p, margin, constant, seeds, steps (the
         larger cap), missing (seeds of the method without a value), late, overlap, linear ("as good" if a linear
-        model is at most the margin behind the better side, "behind", or "not available"), p_holm (over the
-        comparisons that decide), outcome (better, worse, level, unclear, or why it does not decide: nothing learned,
-        cut off, edge), holds, denied (the interval leaves no room for the claim), reverse, and support (the
-        difference in the claim's favour over the width of its interval).
+        model is at most the margin behind the better side, "behind", or "not available"), rate ("decides" if the side
+        that is behind would be ahead at the rate, of those tried, with its lowest test loss, "stands", or "not
+        available"), p_holm (over the comparisons that decide), outcome (better, worse, level, unclear, or why it does
+        not decide: nothing learned, cut off, edge), holds, denied (the interval leaves no room for the claim), reverse,
+        and support (the difference in the claim's favour over the width of its interval).
 
     Raises:
         ValueError: the sides of a row have different seeds.
@@ -303,6 +309,7 @@ def _outcome(row: dict[str, object], test: pd.Series, why: str) -> dict[str, obj
         "late": row["late"],
         "overlap": row["overlap"],
         "linear": NOT_AVAILABLE if np.isnan(behind) else "behind" if behind > MATTERS * row["scale"] else "as good",
+        "rate": NOT_AVAILABLE if np.isnan(row["regret"]) else "decides" if row["regret"] > abs(gain) else "stands",
         "p_holm": test["p_holm"],
         "outcome": why or outcome,
         "holds": holds and not why,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from companion.claims._judge import EXCLUDED, MATTERS, TEST_METRICS, VERDICTS, Claim, test
+from companion.claims._judge import EXCLUDED, MATTERS, NOT_AVAILABLE, TEST_METRICS, VERDICTS, Claim, test
 from mtlkit.tasks import lower_is_better
 
 AS_IT_SAYS = "as it says"
@@ -55,6 +55,9 @@ def in_words(claim: Claim, verdict: str, note: str, found: pd.DataFrame) -> dict
             "learned": f"{(found['outcome'] != EXCLUDED[0]).sum()} of {len(found)}",
             "trained": f"at most {found['late'].max():.0%} late",
             "linear": row["linear"],
+            "rate": NONE
+            if (known := deciding["rate"] != NOT_AVAILABLE).sum() == 0
+            else f"{(deciding['rate'] == 'decides').sum()} of {known.sum()}",
             "rows": "shared rows, corrected" if found["overlap"].max() > 0 else "own rows",
             "comparison": f"{row['method']} against {row['against']}, {row['metric']}, {row['condition']}",
             "ours": _number(row["ours"]),
@@ -74,7 +77,7 @@ def in_words(claim: Claim, verdict: str, note: str, found: pd.DataFrame) -> dict
 
 
 TESTED = (
-    *("holds", "learned", "trained", "linear", "rows", "comparison"),
+    *("holds", "learned", "trained", "linear", "rate", "rows", "comparison"),
     *("ours", "theirs", "difference", "interval", "p", "constant", "seeds", "steps"),
 )
 """Columns that say nothing of a claim that is not tested."""
@@ -106,6 +109,7 @@ def readable(table: pd.DataFrame, root: str = "../..") -> pd.DataFrame:
                 "learned": row.learned,
                 "trained to the end": row.trained,
                 "a linear model is": row.linear,
+                "turned by another rate": row.rate,
                 "rows": row.rows,
                 "the one that speaks least for it": row.note if row.holds == NONE else decisive,
                 "the paper's number": row.papers_number,
