@@ -49,15 +49,14 @@ def in_words(claim: Claim, verdict: str, note: str, found: pd.DataFrame) -> dict
     if len(found):
         deciding = found[~found["outcome"].isin(EXCLUDED)]
         row = (found if deciding.empty else deciding).sort_values("support", kind="stable").iloc[0]
+        tuned = deciding[deciding["rate"] != NOT_AVAILABLE]
         small, p = row["p_holm"] < 0.001, f"{row['p_holm']:.3f}"
         shown |= {
             "holds": f"{deciding['holds'].sum()} of {len(deciding)}",
             "learned": f"{(found['outcome'] != EXCLUDED[0]).sum()} of {len(found)}",
             "trained": f"at most {found['late'].max():.0%} late",
             "linear": row["linear"],
-            "rate": NONE
-            if (known := deciding["rate"] != NOT_AVAILABLE).sum() == 0
-            else f"{(deciding['rate'] == 'decides').sum()} of {known.sum()}",
+            "rate": f"{(tuned['rate'] == 'decides').sum()} of {len(tuned)}" if len(tuned) else NONE,
             "rows": "shared rows, corrected" if found["overlap"].max() > 0 else "own rows",
             "comparison": f"{row['method']} against {row['against']}, {row['metric']}, {row['condition']}",
             "ours": _number(row["ours"]),
