@@ -35,11 +35,12 @@ class Runs:
 
     Attributes:
         frame: one row per measurement: dataset, method, seed, epoch, split, task, metric, value, diverged. ``epoch`` 0
-            is before training. Losses are there for every epoch, the main task's metrics at the selected epoch and the
-            last. ``split`` "train" also has the metrics ``weight`` (the task's share of the total weight given in that
-            epoch), ``weight_sd`` (standard deviation of that share over the steps of the epoch; NaN where a step gave
-            no weight at all) and, for noisy labels, ``noisy_weight`` (the share of the task's weight that went to
-            them). What a per-epoch method adds is listed with it, e.g. :class:`mtlkit.AlphaVIL`.
+            is before training. Losses are there for every epoch (from a store the training loss only at the first, the
+            selected and the last), the main task's metrics at the selected epoch and the last. ``split`` "train" also
+            has the metrics ``weight`` (the task's share of the total weight given in that epoch), ``weight_sd``
+            (standard deviation of that share over the steps of the epoch; NaN where a step gave no weight at all) and,
+            for noisy labels, ``noisy_weight`` (the share of the task's weight that went to them). What a per-epoch
+            method adds is listed with it, e.g. :class:`mtlkit.AlphaVIL`.
         samples: one row per training sample and task: dataset, method, seed, row, task, noisy,
             weight (mean over all its visits, times batch size times number of tasks, so that
             uniform weights are 1; NaN where the label is missing or the row was never visited).

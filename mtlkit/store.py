@@ -111,7 +111,7 @@ class Store:
 
     def add(self, settings: dict[str, object], epochs: int, runs: Runs) -> None:
         """Write runs to the file: all of the main task, but its training loss only at the first, the selected and
-        the last epoch; and the weights of the others where tasks are few."""
+        the last epoch; where tasks are few, of the others all but the losses and the weights' spread."""
         frame = runs.frame
         kept = frame[_worth_keeping(frame, runs)]
         rows = kept.drop(columns="dataset").assign(epochs=epochs, **settings, **provenance())[COLUMNS]

@@ -83,8 +83,11 @@ def test_the_rate_is_chosen_by_the_meta_loss_and_a_diverging_one_never(outcome, 
     ).frame
     meta = again[(again.split == "meta") & (again.task == "is_8") & (again.metric == "loss") & (again.epoch > 0)]
     expected = meta.groupby("seed")["value"].min().mean()
-    found = table[(table.method == "Uniform") & (table.lr == 0.1)]["meta_loss"].item()
-    assert found == pytest.approx(expected)
+    found = table[(table.method == "Uniform") & (table.lr == 0.1)].iloc[0]
+    assert found["meta_loss"] == pytest.approx(expected)
+    at = meta.loc[meta.groupby("seed")["value"].idxmin(), ["seed", "epoch"]]
+    tested = again[(again.split == "test") & (again.task == "is_8") & (again.metric == "loss")]
+    assert found["test_loss"] == pytest.approx(tested.merge(at)["value"].mean())
 
 
 def test_results_do_not_depend_on_the_number_of_processes(candidates, outcome):
@@ -271,6 +274,7 @@ def test_an_interrupted_study_repeats_no_finished_fit(candidates, tmp_path, monk
         columns = ["seed", "epoch", "split", "metric"]
         a, b = (f.set_index(columns)["value"].sort_index() for f in (kept, found.frame))
         left_out = a.index.difference(b.index).to_frame()
+        assert len(left_out)
         assert (left_out[["split", "metric"]] == ["train", "loss"]).all(axis=None)
         a = a.loc[b.index]
         np.testing.assert_allclose(a, b, rtol=5e-6)
@@ -319,6 +323,9 @@ def test_protocol_table_says_what_a_verdict_asks_for(candidates):
     assert value["SLGrad", "late"].tolist() == (runs.selected() == 2).astype(float).tolist()
     assert value["SLGrad", "edge"].tolist() == [1.0] * 3
     frame = runs.frame[(runs.frame.task == "is_8") & (runs.frame.metric == "loss") & (runs.frame.split == "test")]
+    tried = outcome.tuning[outcome.tuning["method"] == "SLGrad"]
+    cost = tried.loc[tried["chosen"], "test_loss"].item() - tried["test_loss"].min()
+    assert value["SLGrad", "regret"].tolist() == pytest.approx([cost] * 3)
     assert value["SLGrad", "loss_at_start"].tolist() == frame[frame.epoch == 0]["value"].tolist()
     assert len(value["linear model, clean rows", "roc_auc"]) == 3
 

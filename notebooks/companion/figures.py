@@ -181,7 +181,7 @@ def ranking(
     lower_is_better: bool = True,
     floors: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Figure:
-    """Methods with their mean and 95 % interval, best of the first panel on top, two conditions side by side.
+    """Methods with their mean and 95 % interval, two conditions side by side, in each row its first one's best on top.
 
     Args:
         panels: title to a frame indexed by method with the columns ``mean``, ``low``, ``high``.
@@ -192,9 +192,8 @@ def ranking(
     columns = min(len(panels), 2)
     titles = list(panels)
     rows = [titles[n : n + columns] for n in range(0, len(titles), columns)]
-    best_first = pd.concat([panels[title]["mean"].sort_values(ascending=lower_is_better) for title in titles]).index
-    best_first = list(dict.fromkeys(best_first))
-    orders = [[m for m in best_first[::-1] if any(m in panels[title].index for title in row)] for row in rows]
+    best = {title: table["mean"].sort_values(ascending=lower_is_better).index for title, table in panels.items()}
+    orders = [list(dict.fromkeys(itertools.chain(*(best[title] for title in row))))[::-1] for row in rows]
     heights = [0.7 + 0.2 * len(order) for order in orders]
     figure = Figure(figsize=(6.6, sum(heights) + 0.5))
     axes = figure.subplots(len(rows), columns, squeeze=False, sharey="row", height_ratios=heights)

@@ -212,7 +212,8 @@ def by_rate(tuning: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """
     table = pd.concat(tuning, names=["condition"]).reset_index("condition")
     by = ["condition", "method"]
-    table = table[table["epochs"] == table.groupby(by)["epochs"].transform("max")]
+    final = table[table["chosen"]].set_index(by)["epochs"]
+    table = table[table["epochs"] == final.reindex(pd.MultiIndex.from_frame(table[by])).to_numpy()]
     text = [f"{loss:.3f}{'*' * chosen}" for loss, chosen in zip(table["test_loss"], table["chosen"], strict=True)]
     index = [*by, "variant"]
     order = pd.MultiIndex.from_frame(table[index].drop_duplicates())
@@ -220,7 +221,7 @@ def by_rate(tuning: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def stuck(run: Runs) -> pd.Series:
-    """Per seed, whether the main task's training loss never left its start."""
+    """Per seed, whether the main task's training loss never left its start, by what is stored of it."""
     rows = run.frame[
         (run.frame["task"] == run.main) & (run.frame["split"] == "train") & (run.frame["metric"] == "loss")
     ]

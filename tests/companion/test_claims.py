@@ -444,6 +444,25 @@ def test_a_side_that_was_cut_off_or_tuned_at_an_edge_decides_nothing(side):
     assert edge[:2] == ("not tested here", "of 1 comparisons do not count: edge: 1")
 
 
+def turned(ours, theirs, wants, **regret):
+    """Verdict and outcome of a claim on one comparison, whose sides could have had this much less at another rate."""
+    table = floored(pd.concat([per_seed({"a": ours, "b": theirs}), rows("regret", **regret)]))
+    result, _, found = claims.test(claim(["b"], wants), table)
+    return result, found["outcome"].item()
+
+
+def test_another_rate_of_the_side_that_is_behind_takes_a_verdict_away():
+    assert turned(0.5, 1.0, "better", a=9.0, b=0.4) == ("reproduced", "better")
+    assert turned(0.5, 1.0, "better", a=0.0, b=0.6) == ("undecided", "unclear")
+    assert turned(1.0, 0.5, "better", a=0.4, b=9.0) == ("opposite", "worse")
+    assert turned(1.0, 0.5, "better", a=0.6, b=0.0) == ("undecided", "unclear")
+    assert turned(1.0, 0.5, "no worse", a=0.6, b=0.0) == ("undecided", "unclear")
+    assert turned(0.5, 1.0, "different", a=0.0, b=0.6) == ("undecided", "unclear")
+    margin = 0.05 * 2.5
+    assert turned(0.5, 1.0, "no worse", a=0.0, b=0.5 + 0.5 * margin) == ("reproduced", "unclear")
+    assert turned(0.5, 1.0, "no worse", a=0.0, b=0.5 + 1.5 * margin) == ("undecided", "unclear")
+
+
 @pytest.mark.parametrize(("regret", "expected"), [(0.4, "stands"), (0.6, "decides")])
 def test_a_verdict_that_another_rate_would_turn_is_said(regret, expected):
     table = per_seed({"a": 0.5, "b": 1.0})

@@ -1,6 +1,7 @@
 import math
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -26,6 +27,37 @@ def table(runs):
 def test_ranking_puts_the_lowest_loss_on_top(table):
     axis = figures.ranking({"noisy": table}, label="loss").axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()][-1] == table["mean"].idxmin()
+
+
+def test_each_row_of_a_ranking_has_its_own_contenders_best_on_top():
+    def one(**means):
+        return pd.DataFrame({name: pd.Series(means) for name in ("mean", "low", "high")})
+
+    panels = {"1": one(a=0.3, b=0.2), "2": one(a=0.1, c=0.9), "3": one(d=0.4, b=0.5)}
+    axes = figures.ranking(panels, label="loss").axes
+    shown = [[label.get_text() for label in axis.get_yticklabels()] for axis in (axes[0], axes[2])]
+    assert shown == [["c", "a", "b"], ["b", "d"]]
+
+
+def test_weights_are_drawn_while_half_of_the_seeds_train_and_a_quarter_weighs():
+    epochs = {1: 4, 2: 4, 3: 2, 4: 1}
+    rows = [
+        ("d", "SLGrad", seed, epoch, "train", "t", "noisy_weight", np.nan if seed and epoch == 2 else 0.5, False)
+        for epoch, seeds in epochs.items()
+        for seed in range(seeds)
+    ]
+    frame = pd.DataFrame(
+        rows, columns=["dataset", "method", "seed", "epoch", "split", "task", "metric", "value", "diverged"]
+    )
+
+    def drawn(frame):
+        run = mtl.Runs(frame, pd.DataFrame(), "t", {})
+        losses = pd.DataFrame({"mean": [0.5], "low": [0.4], "high": [0.6]}, index=["SLGrad"])
+        figure = figures.weights_and_losses([run], losses, {}, title="t", steps_per_epoch=1)
+        return figure.axes[0].lines[0].get_xdata().tolist()
+
+    assert drawn(frame) == [1, 2, 3]
+    assert drawn(frame.assign(value=frame["value"].where(frame["epoch"] != 2))) == [1, 3]
 
 
 def test_saved_figures_are_the_same_bytes_every_time(runs, table, tmp_path):

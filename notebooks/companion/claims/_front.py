@@ -84,7 +84,8 @@ def findings(table: pd.DataFrame) -> list[str]:
         ]),
         _finding(table, "αVIL", "a weight per epoch", [
             ("more accurate than single-task and uniform training of as many steps", "V1", None),
-            ("no worse than DIW", "V2", None),
+            ("no worse than DIW", "V2", ("all of the data for each branch", "branches share the data")),
+            ("than ForkMerge", "V2", "and than ForkMerge"),
         ]),
         _finding(table, "Uniform weights, DWA, uncertainty", "compared", [
             ("no gain over single-task training", "G1", None),
@@ -95,11 +96,14 @@ def findings(table: pd.DataFrame) -> list[str]:
     return [finding for finding in found if finding]
 
 
-def _finding(table: pd.DataFrame, name: str, what: str, asked: Sequence[tuple[str, str, str | None]]) -> str:
+def _finding(
+    table: pd.DataFrame, name: str, what: str, asked: Sequence[tuple[str, str, str | tuple[str, ...] | None]]
+) -> str:
     tested = placed(table[~table["verdict"].isin(VERDICTS[-2:])])
     said = []
     for words, claim, setting in asked:
-        rows = tested[(tested["claim"] == claim) & ((tested["what"] == setting) if setting else True)]
+        settings = (setting,) if isinstance(setting, str) else setting
+        rows = tested[(tested["claim"] == claim) & (tested["what"].isin(settings) if settings else True)]
         if len(rows):
             said.append(f"{words} **{_count(rows['verdict'], plural=not said)}**{'' if said else _example(rows)}")
     return f"**{name}**, {what}: {', '.join(said)}." if said else ""

@@ -193,7 +193,7 @@ def _setting(numbers: Numbers, condition: str, methods: Sequence[str], metric: s
         ``linear_mean`` (of the better linear model, NaN if there is none), ``lower`` (whether that is better in the
         metric), ``late`` (largest share of late seeds), ``edge`` (whether a rate is at the edge of its grid), ``steps``
         (the larger cap), ``overlap`` (n_test / n_train where seeds share rows, else 0) and ``regret`` (NaN; for a
-        loss what the choice of the rate cost the side that is behind).
+        loss what the choice of rate and variant cost the side that is behind).
 
     Raises:
         Absent: no constant, or no statement on shared rows.
@@ -235,7 +235,7 @@ def outcomes(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
         theirs) with its 95 % interval ``low`` and ``high`` (not corrected), p, margin, constant, seeds, steps (the
         larger cap), missing (seeds of the method without a value), late, overlap, linear ("as good" if a linear
         model is at most the margin behind the better side, "behind", or "not available"), rate ("decides" if the side
-        that is behind would be ahead at the rate, of those tried, with its lowest test loss, "stands", or "not
+        that is behind would be ahead with another of the rates and variants that it tried, "stands", or "not
         available"), p_holm (over the comparisons that decide), outcome (better, worse, level, unclear, or why it does
         not decide: nothing learned, cut off, edge), holds, denied (the interval leaves no room for the claim), reverse,
         and support (the difference in the claim's favour over the width of its interval).
@@ -295,6 +295,13 @@ def _outcome(row: dict[str, object], test: pd.Series, why: str) -> dict[str, obj
             "different": outcome == "level",
         }[wants]
     holds = {"better": outcome == "better", "no worse": no_worse, "different": outcome in ("better", "worse")}[wants]
+    reverse = outcome == "worse" and wants != "different"
+    turned = row["regret"] > abs(gain)
+    if turned:
+        allowed = margin if wants == "no worse" else 0.0
+        holds = holds and wants != "different" and row["regret"] - gain <= allowed
+        denied, reverse = denied and gain > 0, reverse and gain > 0
+        outcome = "unclear"
     wanted = {"better": gain, "no worse": gain + margin, "different": abs(gain)}[wants]
     spread = test["high"] - test["low"]
     behind = (row["linear_mean"] - row["better"].mean()) * (1 if row["lower"] else -1)
@@ -309,12 +316,12 @@ def _outcome(row: dict[str, object], test: pd.Series, why: str) -> dict[str, obj
         "late": row["late"],
         "overlap": row["overlap"],
         "linear": NOT_AVAILABLE if np.isnan(behind) else "behind" if behind > MATTERS * row["scale"] else "as good",
-        "rate": NOT_AVAILABLE if np.isnan(row["regret"]) else "decides" if row["regret"] > abs(gain) else "stands",
+        "rate": NOT_AVAILABLE if np.isnan(row["regret"]) else "decides" if turned else "stands",
         "p_holm": test["p_holm"],
         "outcome": why or outcome,
         "holds": holds and not why,
         "denied": denied and not holds and not why,
-        "reverse": outcome == "worse" and wants != "different" and not why,
+        "reverse": reverse and not why,
         "support": wanted / max(spread, 1e-12) if np.isfinite(spread) else -np.inf,
     }
 
