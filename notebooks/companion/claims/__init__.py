@@ -11,9 +11,9 @@ for all claims (:func:`test`), and put into words in one place (:func:`in_words`
   what the best contender gains on it. Where shares of weight are compared, the method itself must have learned.
 - *Trained and tuned.* It counts only if no side was cut off (:data:`LATE`) or has its learning rate at
   the edge of the grid. An opponent that equals another, or never left its start, counts once.
-- *Rate.* A comparison of losses is unclear where another of the rates and variants that were tried would turn it:
-  where the side that is behind has one whose test loss, over the tuning seeds, is lower by more than what it is
-  behind. The lowest of a few noisy means is too low, so this takes away too many verdicts rather than too few.
+- *Rate.* A comparison of losses is unclear where the best of the rates and variants that the side behind has tried, by
+  test losses over the tuning seeds, would leave less than the smallest difference that matters. The lowest of a few
+  noisy means is too low, so this takes away too many verdicts rather than too few.
 - *Smallest difference that matters.* A twentieth of the distance between the constant and the best contender;
   shares of weight: :data:`SHARES`.
 - *Outcome of a comparison.* Better or worse: significant, and at least that much. Level: the whole 95 %

@@ -169,8 +169,7 @@ def _versus(numbers: Numbers, condition: str, pair: Versus, other: str) -> dict[
         moved = True
     sides = {"against": other, "ours": ours, "theirs": theirs, "better": better, "moved": moved}
     if pair.metric == "loss":
-        behind = other if better is ours else pair.method
-        where["regret"] = numbers.means(condition, "regret").get(behind, np.nan)
+        where["regrets"] = tuple(numbers.means(condition, "regret").reindex([pair.method, other]))
     return where | sides | {"margin": MATTERS * where["scale"], "sign": -1 if lower else 1, "undefined": False}
 
 
@@ -192,8 +191,8 @@ def _setting(numbers: Numbers, condition: str, methods: Sequence[str], metric: s
         ``constant`` (values by seed of the best constant), ``scale`` (what the best contender gains on it, or loses),
         ``linear_mean`` (of the better linear model, NaN if there is none), ``lower`` (whether that is better in the
         metric), ``late`` (largest share of late seeds), ``edge`` (whether a rate is at the edge of its grid), ``steps``
-        (the larger cap), ``overlap`` (n_test / n_train where seeds share rows, else 0) and ``regret`` (NaN; for a
-        loss what the choice of rate and variant cost the side that is behind).
+        (the larger cap), ``overlap`` (n_test / n_train where seeds share rows, else 0) and ``regrets`` (what the
+        choice of rate and variant cost each side in test loss; NaN for other numbers).
 
     Raises:
         Absent: no constant, or no statement on shared rows.
@@ -212,7 +211,7 @@ def _setting(numbers: Numbers, condition: str, methods: Sequence[str], metric: s
         "edge": edge > 0,
         "steps": steps,
         "overlap": numbers.of(condition, DATA, "overlap").mean(),
-        "regret": np.nan,
+        "regrets": (np.nan, np.nan),
     }
 
 
@@ -234,11 +233,11 @@ def outcomes(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
         condition, method, against, metric, wants, ours, theirs (means of pairs), difference (ours minus
         theirs) with its 95 % interval ``low`` and ``high`` (not corrected), p, margin, constant, seeds, steps (the
         larger cap), missing (seeds of the method without a value), late, overlap, linear ("as good" if a linear
-        model is at most the margin behind the better side, "behind", or "not available"), rate ("decides" if the side
-        that is behind would be ahead with another of the rates and variants that it tried, "stands", or "not
-        available"), p_holm (over the comparisons that decide), outcome (better, worse, level, unclear, or why it does
-        not decide: nothing learned, cut off, edge), holds, denied (the interval leaves no room for the claim), reverse,
-        and support (the difference in the claim's favour over the width of its interval).
+        model is at most the margin behind the better side, "behind", or "not available"), rate ("decides" if the best
+        of the rates and variants that a side tried would take the outcome away, "stands", or "not available"), p_holm
+        (over the comparisons that decide), outcome (better, worse, level, unclear, or why it does not decide: nothing
+        learned, cut off, edge), holds, denied (the interval leaves no room for the claim), reverse, and support (the
+        difference in the claim's favour over the width of its interval).
 
     Raises:
         ValueError: the sides of a row have different seeds.
@@ -277,31 +276,45 @@ def _excluded(rows: Sequence[dict[str, object]]) -> list[str]:
     return found
 
 
+def _judged(
+    outcome: str, gain: float, interval: tuple[float, float], margin: float, wants: str, regrets: Sequence[float]
+):
+    """Whether a comparison holds, is denied, or the reverse holds, also at the best of the rates that were tried.
+
+    Args:
+        gain, interval: in favour of the method.
+        regrets: what the choice cost the method, and the other side.
+
+    Returns:
+        the outcome, unclear where a better choice would leave less than the margin; holds, denied, reverse.
+    """
+    ours, theirs = regrets
+    no_worse = (outcome == "better" or interval[0] > -margin) and gain - theirs > -margin
+    if (outcome == "better" and gain - theirs < margin) or (outcome == "worse" and gain + ours > -margin):
+        outcome = "unclear"
+    better, worse, level = (outcome == name for name in ("better", "worse", "level"))
+    holds = {"better": better, "no worse": no_worse, "different": better or worse}[wants]
+    denied = {"better": interval[1] + ours < margin, "no worse": worse, "different": level}[wants]
+    return outcome, holds, denied, worse and wants != "different"
+
+
 def _outcome(row: dict[str, object], test: pd.Series, why: str) -> dict[str, object]:
     sign, margin, wants = row["sign"], row["margin"], row["wants"]
     missing, theirs_missing = (int((~np.isfinite(row[side])).sum()) for side in ("ours", "theirs"))
     gain = sign * test["difference"]
-    worst, most_favourable = sorted((sign * test["low"], sign * test["high"]))
+    interval = tuple(sorted((sign * test["low"], sign * test["high"])))
     if not row["undefined"] and (missing or theirs_missing):
-        outcome = "unclear" if missing else "better"
-        no_worse, denied = outcome == "better", bool(missing)
+        told = ("unclear", False, True, False) if missing else ("better", True, False, False)
+        rate = NOT_AVAILABLE
     else:
         better, worse = ("above", "below") if sign > 0 else ("below", "above")
         outcome = {better: "better", worse: "worse"}.get(test["outcome"], test["outcome"])
-        no_worse = outcome == "better" or worst > -margin
-        denied = {
-            "better": most_favourable < margin,
-            "no worse": outcome == "worse",
-            "different": outcome == "level",
-        }[wants]
-    holds = {"better": outcome == "better", "no worse": no_worse, "different": outcome in ("better", "worse")}[wants]
-    reverse = outcome == "worse" and wants != "different"
-    turned = row["regret"] > abs(gain)
-    if turned:
-        allowed = margin if wants == "no worse" else 0.0
-        holds = holds and wants != "different" and row["regret"] - gain <= allowed
-        denied, reverse = denied and gain > 0, reverse and gain > 0
-        outcome = "unclear"
+        as_tuned, told = (
+            _judged(outcome, gain, interval, margin, wants, regrets)
+            for regrets in ((0.0, 0.0), np.nan_to_num(row["regrets"]))
+        )
+        rate = NOT_AVAILABLE if np.isnan(row["regrets"]).all() else "stands" if told == as_tuned else "decides"
+    outcome, holds, denied, reverse = told
     wanted = {"better": gain, "no worse": gain + margin, "different": abs(gain)}[wants]
     spread = test["high"] - test["low"]
     behind = (row["linear_mean"] - row["better"].mean()) * (1 if row["lower"] else -1)
@@ -316,7 +329,7 @@ def _outcome(row: dict[str, object], test: pd.Series, why: str) -> dict[str, obj
         "late": row["late"],
         "overlap": row["overlap"],
         "linear": NOT_AVAILABLE if np.isnan(behind) else "behind" if behind > MATTERS * row["scale"] else "as good",
-        "rate": NOT_AVAILABLE if np.isnan(row["regret"]) else "decides" if turned else "stands",
+        "rate": rate,
         "p_holm": test["p_holm"],
         "outcome": why or outcome,
         "holds": holds and not why,

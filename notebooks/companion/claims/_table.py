@@ -108,7 +108,7 @@ def readable(table: pd.DataFrame, root: str = "../..") -> pd.DataFrame:
                 "learned": row.learned,
                 "trained to the end": row.trained,
                 "a linear model is": row.linear,
-                "order turned by another rate": row.rate,
+                "unclear for its rate": row.rate,
                 "rows": row.rows,
                 "the one that speaks least for it": row.note if row.holds == NONE else decisive,
                 "the paper's number": row.papers_number,
