@@ -92,6 +92,12 @@ def findings(table: pd.DataFrame) -> list[str]:
             ("none best everywhere", "G2", None),
             ("gains shrink as data grow", "G3", None),
         ]),
+        _finding(table, "Architectures", "what the tasks share", [
+            ("a low-level auxiliary is better at a low layer", "A1", None),
+            ("routes are ahead of hard sharing with twenty tasks", "A2", None),
+            ("two backbones of one trunk as large", "A3", None),
+            ("TAPS is near separate models, with half of their parameters", "A4", None),
+        ]),
     ]  # fmt: skip
     return [finding for finding in found if finding]
 
@@ -117,8 +123,10 @@ def _count(verdicts: pd.Series, plural: bool) -> str:
 
 
 def _example(rows: pd.DataFrame) -> str:
-    """The numbers of the last setting of the first study, beside the floor, where they are test losses or metrics."""
-    row = rows[rows["study"] == rows["study"].iloc[0]].iloc[-1]
+    """The numbers of the first study's last setting with a clear verdict, beside the floor, where they are of test rows."""
+    own = rows[rows["study"] == rows["study"].iloc[0]]
+    clear, settled = own[own["verdict"].isin(("reproduced", "opposite"))], own[own["verdict"] != "undecided"]
+    row = next(part for part in (clear, settled, own) if len(part)).iloc[-1]
     metric = row["comparison"].split(", ")
     if not TEST_METRICS & set(metric):
         return ""
