@@ -123,7 +123,7 @@ def _count(verdicts: pd.Series, plural: bool) -> str:
 
 
 def _example(rows: pd.DataFrame) -> str:
-    """The numbers of the first study's last setting with a clear verdict, beside the floor, where they are of test rows."""
+    """The numbers of the first study's last setting with a clear verdict, with its floor, where of test rows."""
     own = rows[rows["study"] == rows["study"].iloc[0]]
     clear, settled = own[own["verdict"].isin(("reproduced", "opposite"))], own[own["verdict"] != "undecided"]
     row = next(part for part in (clear, settled, own) if len(part)).iloc[-1]
