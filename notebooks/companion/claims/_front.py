@@ -95,7 +95,7 @@ def findings(table: pd.DataFrame) -> list[str]:
         _finding(table, "Architectures", "what the tasks share", [
             ("a low-level auxiliary is better at a low layer", "A1", None),
             ("routes are ahead of hard sharing with twenty tasks", "A2", None),
-            ("two backbones of one trunk as large", "A3", None),
+            ("two backbones are ahead of one trunk as large", "A3", None),
             ("TAPS is near separate models, with half of their parameters", "A4", None),
         ]),
     ]  # fmt: skip

@@ -278,7 +278,7 @@ def _excluded(rows: Sequence[dict[str, object]]) -> list[str]:
 
 def _judged(
     outcome: str, gain: float, interval: tuple[float, float], margin: float, wants: str, regrets: Sequence[float]
-):
+) -> tuple[str, bool, bool, bool]:
     """Whether a comparison holds, is denied, or the reverse holds, also at the best of the rates that were tried.
 
     Args:
