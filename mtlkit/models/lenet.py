@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from mtlkit.datasets import Dataset
 from mtlkit.models.base import MultiTaskModel, check_images
 from mtlkit.models.low_level import LowLevel, stages_of
 from mtlkit.recipes import remembered
+
+
+class MaxPool(nn.Module):
+    """The largest of every 2 by 2 pixels; an odd row or column at the end is left out.
+
+    Without gradients by two comparisons: the same values, many times as fast as torch's pooling on a CPU, which also
+    looks for the places.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H // 2, W // 2)."""
+        if torch.is_grad_enabled():
+            return F.max_pool2d(x, 2)
+        high, wide = (size // 2 * 2 for size in x.shape[-2:])
+        x = torch.maximum(x[..., 0:high:2, :wide], x[..., 1:high:2, :wide])
+        return torch.maximum(x[..., 0::2], x[..., 1::2])
 
 
 @remembered
@@ -30,10 +48,10 @@ def multi_lenet(data: Dataset, stages: Mapping[str, int] | None = None) -> Multi
     at = stages_of(data.tasks, stages, 3)
     trunk = nn.Sequential(
         nn.Conv2d(1, 10, 5),
-        nn.MaxPool2d(2),
+        MaxPool(),
         nn.ReLU(),
         nn.Conv2d(10, 20, 5),
-        nn.MaxPool2d(2),
+        MaxPool(),
         nn.ReLU(),
         nn.Flatten(),
         nn.Linear(320, 50),
@@ -72,10 +90,10 @@ def lenet(data: Dataset, stages: Mapping[str, int] | None = None) -> MultiTaskMo
     trunk = nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=2),
         nn.ReLU(),
-        nn.MaxPool2d(2),
+        MaxPool(),
         nn.Conv2d(6, 16, 5),
         nn.ReLU(),
-        nn.MaxPool2d(2),
+        MaxPool(),
     )
     heads = {
         t.name: nn.Sequential(

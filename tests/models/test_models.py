@@ -9,6 +9,7 @@ from torch.func import functional_call, stack_module_state
 from mtlkit import Task, models
 from mtlkit.datasets import Dataset, Split, from_frame, load
 from mtlkit.models import base
+from mtlkit.models.lenet import MaxPool
 from mtlkit.models.mlp import Embed
 from mtlkit.models.taps import Added
 from mtlkit.tasks import pack, per_sample_losses
@@ -345,6 +346,16 @@ def test_multi_lenet_is_the_published_one():
     model = models.multi_lenet(images(1, 28, 28))
     assert count(model.trunk) == (25 * 10 + 10) + (250 * 20 + 20) + (320 * 50 + 50)
     assert [count(head) for head in model.heads] == [(50 * 50 + 50) + (50 * 10 + 10)] * 2
+
+
+@pytest.mark.parametrize("size", [(8, 8), (17, 13), (2, 3)])
+def test_pooling_without_gradients_is_torchs_to_the_bit(size):
+    x = torch.randn(3, 4, *size, generator=torch.Generator().manual_seed(1)).relu()
+    x[0, 0, 0, 0], x[1, 1, 1, 1] = torch.nan, torch.inf
+    with torch.no_grad():
+        pooled = MaxPool()(x)
+    assert torch.equal(pooled.nan_to_num(nan=-1.0), torch.nn.functional.max_pool2d(x, 2).nan_to_num(nan=-1.0))
+    assert pooled.isnan().sum() == 1
 
 
 def test_lenet_is_the_published_one():
