@@ -107,6 +107,7 @@ def pack_data(data: Dataset) -> dict[str, Any]:
     packed |= {name: list(getattr(data, name).items()) for name in ("categories", "classes", "scale")}
     packed["tasks"] = [dataclasses.asdict(task) for task in data.tasks]
     packed["shape"] = list(data.train.x.shape[1:])
+    packed["targets"] = {name: list(y.shape[1:]) for name, y in data.train.y.items()}
     if isinstance(data.encoder, Encoder):
         packed["columns"] = [_plain_column(column) for column in data.encoder.columns]
         packed["fitted"] = [getattr(data.encoder, name).tolist() for name in ("mean", "sd", "flagged")]
@@ -138,7 +139,7 @@ def unpack_data(packed: Mapping[str, Any]) -> Dataset:
         shown = tuple(map(torch.tensor, packed["shown"]))
         options["encoder"] = Encoder(columns, mean, sd, torch.tensor(flagged, dtype=torch.bool), shown)
     tasks = tuple(Task(**task) for task in packed["tasks"])
-    row = blank(tasks, packed["shape"])
+    row = blank(tasks, packed["shape"], packed.get("targets", {}))
     return Dataset(packed["name"], tasks, row, row, row, **options)
 
 
@@ -147,5 +148,5 @@ def model_of(recipe: str, data: Dataset) -> MultiTaskModel | None:
     known = {name: getattr(models, name) for name in models.__all__}
     try:
         return recipes.make(recipe, {**known, "data": data})
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, ImportError, OSError):
         return None

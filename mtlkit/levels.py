@@ -141,18 +141,19 @@ def linear(data: Dataset, strength: float) -> BaseEstimator:
     return make_pipeline(coded, LogisticRegression(C=strength, solver="newton-cg", tol=1e-10, max_iter=2000))
 
 
-def _fitted(model: BaseEstimator, split: Split, main: Task) -> BaseEstimator | float:
-    labels = split.y[main.name].numpy()
-    if main.kind != "regression" and len(set(labels.tolist())) < 2:
-        return float(labels[0])
-    return model.fit(split.x.double().flatten(1).numpy(), labels)
+def _fitted(model: BaseEstimator, split: Split, main: Task) -> BaseEstimator | Tensor:
+    """The model fitted to these rows; their labels where they are of one class, which is then the best constant."""
+    labels = split.y[main.name]
+    if main.kind != "regression" and len(labels.unique()) < 2:
+        return labels
+    return model.fit(split.x.double().flatten(1).numpy(), labels.numpy())
 
 
-def _outputs(model: BaseEstimator | float, split: Split, main: Task) -> Tensor:
+def _outputs(model: BaseEstimator | Tensor, split: Split, main: Task) -> Tensor:
     """Predictions in the shape of a network's outputs: numbers, or logits."""
+    if isinstance(model, Tensor):
+        return _best_constant(main, model, len(split))
     x = split.x.double().flatten(1).numpy()
-    if isinstance(model, float):
-        return _best_constant(main, torch.full((len(x),), model).to(split.y[main.name].dtype), len(x))
     if main.kind == "regression":
         return torch.from_numpy(np.asarray(model.predict(x), float))
     chances = torch.from_numpy(model.predict_proba(x)).clamp(1e-12, 1 - 1e-12)

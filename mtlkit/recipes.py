@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -27,18 +28,27 @@ def call(function: Callable, *given: Any, name: str | None = None, **options: An
     defaults = {p.name: p.default for p in inspect.signature(function).parameters.values()}
     text = [of(value) for value in given]
     for key, value in sorted(options.items()):
-        default = defaults.get(key)
+        default, value = defaults.get(key), _plain(value)
         if type(value) is not type(default) or value != default:
             text.append(f"{key}={of(value)}")
     return f"{name or function.__name__}({', '.join(text)})"
+
+
+def _plain(thing: Any) -> Any:
+    """Numbers and arrays of NumPy as those of Python, so that equal values have one line."""
+    return thing.tolist() if isinstance(thing, np.generic | np.ndarray) else thing
 
 
 def of(thing: Any) -> str:
     """The line that makes ``thing``: a plain value, a class or function, or an object that remembers its arguments.
 
     Raises:
-        TypeError: an object whose arguments cannot be read from its attributes, such as an inner function.
+        TypeError: an object whose arguments cannot be read from its attributes, such as an inner function, or are
+            objects other than those that it takes by default.
     """
+    thing = _plain(thing)
+    if isinstance(thing, torch.Tensor):
+        return f"tensor({of(thing.tolist())})"
     if isinstance(thing, list | tuple):
         inner = ", ".join(map(of, thing))
         return f"[{inner}]" if isinstance(thing, list) else f"({inner}{',' * (len(thing) == 1)})"
@@ -60,12 +70,19 @@ def of(thing: Any) -> str:
     if dataclasses.is_dataclass(thing):
         return call(kind, **{field.name: getattr(thing, field.name) for field in dataclasses.fields(thing)})
     options: dict[str, Any] = {}
+    objects: dict[str, Any] = {}
     for name in inspect.signature(kind).parameters:
         found = [getattr(thing, place) for place in (name, f"_{name}") if hasattr(thing, place)]
         if not found and inspect.signature(kind).parameters[name].default is inspect.Parameter.empty:
             raise TypeError(f"{kind.__name__} does not keep its argument {name!r}, so it cannot be written down")
-        if found and isinstance(found[0], bool | int | float | str | None | list | tuple):
-            options[name] = found[0]  # another object stands for the default of an argument
+        if found:
+            plain = isinstance(_plain(found[0]), bool | int | float | str | None | list | tuple | torch.Tensor)
+            (options if plain else objects)[name] = found[0]
+    default = kind(**options) if objects else None
+    for name, value in objects.items():
+        of_default = getattr(default, name, getattr(default, f"_{name}", None))
+        if of(value) != of(of_default):
+            raise TypeError(f"{kind.__name__}: {name} is {value!r}, which cannot be written down; expected the default")
     return call(kind, **options)
 
 

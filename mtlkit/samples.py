@@ -8,8 +8,6 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
-from torch import nn
-from torch.func import functional_call
 
 from mtlkit.datasets import Dataset
 from mtlkit.results import Runs
@@ -92,14 +90,13 @@ def _precision(suspicion: np.ndarray, noisy: np.ndarray) -> float:
     return float((noisy[above].sum() + noisy[tied].mean() * (k - above.sum())) / k)
 
 
-def sample_losses(runs: Runs, model: nn.Module, data: Dataset) -> pd.DataFrame:
+def sample_losses(runs: Runs, data: Dataset) -> pd.DataFrame:
     """The loss of every training sample of ``data`` under the trained model of each seed.
 
     Ranking samples by their loss is the usual way to look for wrong labels.
 
     Args:
-        runs: of any method; each seed's model is the one after its last epoch.
-        model: the architecture of ``runs``; it is not changed.
+        runs: of any method; each seed's model is that of its selected epoch, in evaluation mode.
         data: whose training samples to score; ``data.resample(seed)`` for every seed. The runs may have
             been trained on other rows or on fewer tasks.
 
@@ -108,17 +105,15 @@ def sample_losses(runs: Runs, model: nn.Module, data: Dataset) -> pd.DataFrame:
         ``row``, ``task``, ``noisy``, ``loss`` (NaN where the label is missing).
 
     Raises:
-        ValueError: parameters of another architecture, no task in common.
+        ValueError: no task in common.
+        LookupError: runs without a model.
     """
     tables = []
     for seed in runs.seeds:
-        state = runs.state_dict(seed, "last")
-        if {name: p.shape for name, p in model.state_dict().items()} != {name: p.shape for name, p in state.items()}:
-            raise ValueError(f"{runs.method}: the model's parameters are not those of the runs, expected their model")
-        split = data.resample(seed).train
-        x = split.x.to(next(iter(state.values())).dtype)
+        model, split = runs.model(seed), data.resample(seed).train
+        x = split.x.to(next(model.parameters()).dtype)
         with torch.no_grad():
-            parts = [functional_call(model, state, (chunk,)) for chunk in x.split(ROWS_AT_ONCE)]
+            parts = [model(chunk) for chunk in x.split(ROWS_AT_ONCE)]
         positions = [t for t, task in enumerate(data.tasks) if task.name in parts[0]]
         if not positions:
             raise ValueError(f"{data.name} has none of the tasks {', '.join(parts[0])} of the runs, expected one")

@@ -32,8 +32,11 @@ def estimate(values: pd.Series | pd.api.typing.SeriesGroupBy, overlap: float = 0
         return pd.Series(
             {"mean": mean, "low": low, "high": high, "seeds": len(finite), "missing": len(values) - len(finite)}
         )
-    whole, number, index = values.obj.to_numpy(float), values.ngroup().to_numpy(), values.size().index
-    known = np.isfinite(whole)
+    sizes = values.size()
+    whole, groups, index = values.obj.to_numpy(float), values.ngroup(), sizes.index
+    # Groups are numbered among those that have rows; rows without a key have the number NaN or -1.
+    number = np.append(np.flatnonzero(sizes), -1)[groups.fillna(-1).astype(int)]
+    known = np.isfinite(whole) & (number >= 0)
     seeds, runs = (np.bincount(number[rows], minlength=len(index)) for rows in (known, number >= 0))
     in_order = whole[known][np.argsort(number[known], kind="stable")]
     first = seeds.cumsum() - seeds

@@ -111,7 +111,10 @@ class Store:
 
     def add(self, settings: dict[str, object], epochs: int, runs: Runs) -> None:
         """Write runs to the file: all of the main task, but its training loss only at the first, the selected and
-        the last epoch; where tasks are few, of the others all but the losses and the weights' spread."""
+        the last epoch; where tasks are few, of the others all but the losses and the weights' spread.
+
+        A seed that another process has written meanwhile stays as it is.
+        """
         frame = runs.frame
         kept = frame[_worth_keeping(frame, runs)]
         rows = kept.drop(columns="dataset").assign(epochs=epochs, **settings, **provenance())[COLUMNS]
@@ -119,6 +122,8 @@ class Store:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(self.path.with_suffix(".lock")):
             there = self._read()
+            same = (there["epochs"] == epochs) & (there[SETTINGS] == pd.Series(settings)[SETTINGS]).all(axis=1)
+            rows = rows[~rows["seed"].isin(there.loc[same, "seed"])]
             self._write(pd.concat([there, rows], ignore_index=True) if len(there) else rows)
 
     def _write(self, table: pd.DataFrame) -> None:

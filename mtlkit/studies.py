@@ -150,7 +150,6 @@ def study(
     tuning_seeds: int | Sequence[int],
     seeds: int | Sequence[int],
     epochs: int,
-    tuning_epochs: int | None = None,
     more_lrs: int = 0,
     doublings: int = 0,
     jobs: int = 2,
@@ -168,7 +167,6 @@ def study(
         tuning_seeds: seeds of the search. No choice looks at a test split; but where every seed draws
             its own splits of the same rows, one seed's test rows are among another's meta rows.
         epochs: cap on the length of a run.
-        tuning_epochs: of the runs of the search; as long as the final ones when None.
         more_lrs: the grid grows by up to this many rates (:func:`beyond`) while the choice is at its edge.
         doublings: a contender's cap is doubled up to this many times, for search and final runs, while more
             than a fifth of its seeds select an epoch in the last tenth of the cap.
@@ -189,7 +187,7 @@ def study(
         FailedFits: fits have failed; those beside them were trained first. Finished ones are in the store.
     """
     variants = {name: [c] if isinstance(c, Candidate) else list(c) for name, c in candidates.items()}
-    if not lrs or not all(variants.values()) or not variants:
+    if not len(lrs) or not all(variants.values()) or not variants:
         raise ValueError(f"{len(lrs)} learning rates and {len(variants)} candidates given, expected at least one each")
     first = next(iter(variants.values()))[0].data.train
     options.setdefault("steps_per_epoch", len(first) // options.get("batch_size", BATCH_SIZE))
@@ -205,8 +203,7 @@ def study(
         rows = []
         if len(lrs) > 1 or any(len(found) > 1 for found in variants.values()):
             keys = [(name, v) for name in names for v in range(len(variants[name]))]
-            length = cap if tuning_epochs is None else tuning_epochs
-            search = functools.partial(bench, label=f"{label}choosing rates", seeds=tuning_seeds, epochs=length)
+            search = functools.partial(bench, label=f"{label}choosing rates", seeds=tuning_seeds, epochs=cap)
             rows = _search(search, keys, lrs, more_lrs)
             names = [name for name in names if any(row[0] == name for row in rows)]
         table = pd.DataFrame(rows, columns=["method", "variant", "lr", "meta_loss", "test_loss"])

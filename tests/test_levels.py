@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +52,17 @@ def test_regressions_and_classes_have_floors_too():
     pairs = levels(mtl.datasets.load("multi_digits"), 1)
     assert values(pairs["constant"])[0] == pytest.approx(np.log(10), abs=0.1)
     assert values(pairs["linear model"], "accuracy")[0] > 0.8
+
+
+def test_a_floor_that_saw_one_class_does_not_depend_on_the_number_of_test_rows():
+    data = mtl.datasets.load("digits")
+    y = {**data.train.y, "is_8": torch.zeros(len(data.train))}
+    one_class = replace(data, train=replace(data.train, y=y), redraw=None)
+    few = replace(one_class, test=data.test.take(torch.arange(100)))
+    for part in (one_class, few):
+        share = 0.5 / len(data.train)
+        expected = log_loss(part.test.y["is_8"], np.full(len(part.test), share))
+        assert values(levels(part, 1)["linear model"]) == pytest.approx([expected])
 
 
 def test_floors_are_kept_in_a_store(tmp_path):

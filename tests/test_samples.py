@@ -68,9 +68,9 @@ def test_missing_labels_have_no_weight_to_audit(runs, data):
 
 def test_losses_are_those_of_the_trained_models(runs, data):
     model = mtl.models.mlp(data, hidden=(8,)).double()
-    table = sample_losses(runs, model, data).set_index(["seed", "row", "task"])["loss"]
+    table = sample_losses(runs, data).set_index(["seed", "row", "task"])["loss"]
     for seed in runs.seeds:
-        model.load_state_dict(runs.state_dict(seed, "last"))
+        model.load_state_dict(runs.state_dict(seed))
         train = data.resample(seed).train
         for b in range(0, len(train), 7):
             output = model(train.x[b : b + 1])
@@ -83,7 +83,8 @@ def test_losses_are_those_of_the_trained_models(runs, data):
             else:
                 p = torch.sigmoid(output["main"][0, 0]).item()
                 assert table[seed, row, "main"] == pytest.approx(-np.log(p if label == 1 else 1 - p))
-    frame = runs.frame[(runs.frame.split == "train") & (runs.frame.metric == "loss") & (runs.frame.epoch == 2)]
+    frame = runs.frame[(runs.frame.split == "train") & (runs.frame.metric == "loss")]
+    frame = frame[frame["epoch"] == frame["seed"].map(runs.selected())]
     for (seed, task), value in frame.set_index(["seed", "task"])["value"].items():
         assert table[seed, :, task].mean() == pytest.approx(value)
 
@@ -93,13 +94,34 @@ def test_losses_of_runs_with_other_rows_and_fewer_tasks(data):
     clean = alone.train_on_meta(1)
     model = mtl.models.mlp(alone, hidden=(8,))
     runs = mtl.fit(model, clean, mtl.Uniform(), epochs=1, batch_size=16, seeds=2, device="cpu")
-    table = sample_losses(runs, model, data)
+    table = sample_losses(runs, data)
     assert set(table["task"]) == {"main"}
     assert table[table["seed"] == 1]["row"].tolist() == data.resample(1).train.rows.tolist()
-    with pytest.raises(ValueError, match="are not those of the runs, expected their model"):
-        sample_losses(runs, mtl.models.mlp(alone, hidden=(9,)), data)
     with pytest.raises(ValueError, match="has none of the tasks main of the runs"):
-        sample_losses(runs, model, data.only(["more"]))
+        sample_losses(runs, data.only(["more"]))
+
+
+def test_dropout_takes_no_part_in_the_loss_of_a_sample(data):
+    trunk = torch.nn.Sequential(torch.nn.Linear(data.train.x.shape[1], 8), torch.nn.Dropout(0.5))
+    model = mtl.models.MultiTaskModel(trunk, {task.name: torch.nn.Linear(8, 1) for task in data.tasks})
+    runs = mtl.fit(model, data, mtl.Uniform(), epochs=1, batch_size=16, seeds=1, device="cpu")
+    one, other = sample_losses(runs, data), sample_losses(runs, data)
+    assert one["loss"].equals(other["loss"])
+
+
+def test_labels_that_move_are_weighed_where_they_are(data):
+    """Every other row has a label of the auxiliary in odd epochs, its neighbours in even ones."""
+
+    def train_at(epoch):
+        y = data.train.y["more"].clone()
+        y[epoch % 2 :: 2] = torch.nan
+        return replace(data.train, y={**data.train.y, "more": y})
+
+    moving = replace(data, train=train_at(0), train_at=train_at, redraw=None)
+    runs = mtl.fit(mtl.models.mlp(moving), moving, mtl.Uniform(), epochs=2, batch_size=16, seeds=1, device="cpu")
+    weights = runs.samples[runs.samples["task"] == "more"]["weight"].dropna()
+    assert len(weights) > 0.6 * len(data.train)
+    assert (weights > 0).all()
 
 
 SCORES = pd.DataFrame(

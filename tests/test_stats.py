@@ -39,6 +39,17 @@ def test_estimates_by_group_are_those_of_each_group():
         assert found.loc[key].to_dict() == pytest.approx(estimate(values).to_dict(), nan_ok=True)
 
 
+def test_groups_without_rows_and_rows_without_a_group_change_nothing():
+    long = pd.DataFrame({"k": ["b", "a", None, "b", "a"], "value": [1.0, 2.0, 9.0, 3.0, 6.0]})
+    found = estimate(long.groupby("k")["value"])
+    assert found["mean"].to_dict() == {"a": 4.0, "b": 2.0}
+    assert found["missing"].tolist() == [0, 0]
+    cat = long.assign(k=pd.Categorical(long["k"], ["c", "b", "a"]))
+    found = estimate(cat.groupby("k", observed=False)["value"])
+    assert found["mean"].to_dict() == pytest.approx({"c": np.nan, "b": 2.0, "a": 4.0}, nan_ok=True)
+    assert found["seeds"].tolist() == [0, 2, 2]
+
+
 def test_a_contrast_is_scipys_paired_t_test():
     found = contrast(TABLE, [("a", "b"), ("d", "c")])
     for row, (ours, theirs) in zip(found.itertuples(), [("a", "b"), ("d", "c")], strict=True):

@@ -5,11 +5,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from torchjd import aggregation
 
 import mtlkit as mtl
 from mtlkit import recipes
@@ -109,6 +111,17 @@ def test_two_stores_of_one_file_lose_nothing(tmp_path):
     assert Store(tmp_path / "runs.parquet").seeds(settings(), 4) == [0, 1]
 
 
+def test_what_another_process_has_written_meanwhile_is_not_written_twice(tmp_path):
+    one, other = Store(tmp_path / "runs.parquet"), Store(tmp_path / "runs.parquet")
+    one.add(settings(), 4, runs({0: 4, 1: 4}))
+    other.add(settings(), 4, runs({1: 3, 2: 4}))
+    other.add(settings(lr=0.2), 4, runs({1: 4}))
+    found = Store(tmp_path / "runs.parquet")
+    assert found.runs(settings(), 4, [0, 1, 2], "a").frame.groupby("seed")["epoch"].max().tolist() == [4, 4, 4]
+    assert not found.table.duplicated([*SETTINGS, "epochs", "seed", "epoch", "split"]).any()
+    assert found.seeds(settings(lr=0.2), 4) == [1]
+
+
 def test_a_damaged_file_and_one_of_another_version_are_refused_and_left_alone(tmp_path):
     path = tmp_path / "runs.parquet"
     Store(path).add(settings(), 4, runs({0: 4}))
@@ -178,6 +191,26 @@ RECIPES = [
 def test_a_recipe_makes_the_same_again(weighting):
     made = recipes.make(recipes.of(weighting), vars(mtl))
     assert made == weighting
+
+
+def test_equal_values_have_one_recipe_and_other_values_another():
+    assert recipes.of(mtl.OLAux(every=np.int64(3))) == recipes.of(mtl.OLAux(every=3)) == "OLAux(every=3)"
+    assert recipes.of(mtl.Fixed(np.array([1.0, 0.0]))) == recipes.of(mtl.Fixed([1.0, 0.0]))
+    by_number = [mtl.datasets.load("digits", main=m) for m in np.array([3, 8])]
+    assert [data.recipe for data in by_number] == ["load('digits', main=3)", "load('digits')"]
+    assert mtl.models.mlp(by_number[0], hidden=(np.int64(4),)).recipe == "mlp(data, hidden=(4,))"
+    assert recipes.call(mtl.fit, lr=np.float64(0.1)) == "fit(lr=0.1)"
+
+
+def test_a_tensor_that_a_weighting_was_given_is_written_down():
+    given = aggregation.UPGradWeighting(pref_vector=torch.tensor([0.75, 0.25]))
+    assert recipes.of(given) == "UPGradWeighting(pref_vector=tensor([0.75, 0.25]))"
+    again = recipes.make(recipes.of(given), {**vars(aggregation), "tensor": torch.tensor})
+    assert torch.equal(again.pref_vector, given.pref_vector)
+    assert recipes.of(aggregation.UPGradWeighting()) == "UPGradWeighting()"
+    projector = type(aggregation.UPGradWeighting().projector)(norm_eps=0.1)
+    with pytest.raises(TypeError, match=r"projector is .*, which cannot be written down; expected the default"):
+        recipes.of(aggregation.UPGradWeighting(projector=projector))
 
 
 def test_recipes_of_data_and_models_make_the_same_again():

@@ -11,7 +11,7 @@ import mtlkit as mtl
 from mtlkit import studies
 from mtlkit.levels import levels
 
-BUDGET = {"epochs": 2, "tuning_epochs": 1}
+BUDGET = {"epochs": 2}
 OPTIONS = {"batch_size": 50, "steps_per_epoch": 5, "dtype": torch.float64, "device": "cpu"}
 
 
@@ -80,7 +80,7 @@ def test_the_rate_is_chosen_by_the_meta_loss_and_a_diverging_one_never(outcome, 
         assert rows["chosen"].sum() == 1
         assert outcome.lrs[method] == best["lr"]
     again = mtl.fit(
-        candidates["Uniform"].model, candidates["Uniform"].data, mtl.Uniform(), lr=0.1, seeds=2, epochs=1, **OPTIONS
+        candidates["Uniform"].model, candidates["Uniform"].data, mtl.Uniform(), lr=0.1, seeds=2, epochs=2, **OPTIONS
     ).frame
     meta = again[(again.split == "meta") & (again.task == "is_8") & (again.metric == "loss") & (again.epoch > 0)]
     expected = meta.groupby("seed")["value"].min().mean()
@@ -150,7 +150,7 @@ def test_everyone_makes_the_same_number_of_steps(candidates, monkeypatch):
 
     monkeypatch.setattr(studies, "_fit", record)
     few = {name: candidates[name] for name in ("Uniform", "meta rows only", "train + meta, half each")}
-    studies.study(few, lrs=[0.1], tuning_seeds=1, tuning_epochs=1, seeds=1, epochs=1, jobs=1, batch_size=100)
+    studies.study(few, lrs=[0.1], tuning_seeds=1, seeds=1, epochs=1, jobs=1, batch_size=100)
     assert set(asked.values()) == {10}
 
 

@@ -127,7 +127,7 @@ class Dataset:
 
     def outline(self) -> Dataset:
         """All that describes this draw, with one blank row in each split and no further draws."""
-        row = blank(self.tasks, self.train.x.shape[1:])
+        row = blank(self.tasks, self.train.x.shape[1:], {name: y.shape[1:] for name, y in self.train.y.items()})
         return replace(self, train=row, meta=row, test=row, train_at=None, redraw=None)
 
     def variant(self, change: Callable[[Dataset], Dataset], recipe: Callable[[str], str]) -> Dataset:
@@ -137,12 +137,14 @@ class Dataset:
             change: from a draw to the changed draw.
             recipe: from this data set's recipe to that of the changed one.
         """
-        redraw, line = self.redraw, recipe(self.recipe) if self.recipe else ""
+        line = recipe(self.recipe) if self.recipe else ""
 
         def changed(draw: Dataset) -> Dataset:
-            return replace(change(draw), recipe=line)
+            redraw = draw.redraw
+            again = None if redraw is None else lambda seed: changed(redraw(seed))
+            return replace(change(draw), recipe=line, redraw=again)
 
-        return changed(self) if redraw is None else replace(changed(self), redraw=lambda seed: changed(redraw(seed)))
+        return changed(self)
 
     def only(self, names: Sequence[str]) -> Dataset:
         """The same rows with these tasks only, in this order (the first becomes the main task).
@@ -247,10 +249,10 @@ def _then(train_at: Callable[[int], Split] | None, change: Callable[[Split], Spl
     return None if train_at is None else lambda epoch: change(train_at(epoch))
 
 
-def blank(tasks: Sequence[Task], shape: Sequence[int]) -> Split:
-    """One row of zeros of this shape, without labels."""
-    missing = {True: torch.tensor([-1]), False: torch.tensor([torch.nan])}
-    y = {task.name: missing[task.kind == "multiclass"] for task in tasks}
+def blank(tasks: Sequence[Task], shape: Sequence[int], targets: Mapping[str, Sequence[int]]) -> Split:
+    """One row of zeros of this shape, without labels; ``targets`` has the shape of each task's."""
+    missing = {True: -1, False: torch.nan}
+    y = {task.name: torch.full((1, *targets.get(task.name, ())), missing[task.kind == "multiclass"]) for task in tasks}
     return Split(torch.zeros(1, *shape), y, torch.zeros(1, dtype=torch.long), torch.zeros(1, len(tasks)).bool())
 
 

@@ -27,7 +27,8 @@ class Epoch:
         steps: optimiser steps of one branch that sees all of its training data once.
         train: called with the branches' parameters (branches, *runs, *), the weights of the tasks' mean losses, the
             share of the training data to use, and a word: the optimisers of the last call continue if it had the same
-            word, and start afresh otherwise or for None. Returns the trained branches.
+            word, and start afresh otherwise or for None; where the branches' updates are summed, in how many parts
+            they share the model's own penalty. Returns the trained branches.
         meta: parts of the main task's mean loss on the meta split: their sum is the loss.
         metric: parameters to the main task's metric on the meta split, to be lowered; the loss when None.
     """
@@ -35,7 +36,7 @@ class Epoch:
     parameters: Params
     n_tasks: int
     steps: int
-    train: Callable[[Params, Float[Tensor, "branches *runs tasks"], float, str | None], Params]
+    train: Callable[..., Params]
     meta: Sequence[Callable[[Params], Float[Tensor, "*runs"]]]
     metric: Callable[[Params], Float[Tensor, "*runs"]] | None = None
 
@@ -149,7 +150,7 @@ def one_task_each(epoch: Epoch, weights: Float[Tensor, "*runs tasks"], share: fl
         the branches θ_t and their updates δ_t = θ_t - θ, both (tasks, *runs, *).
     """
     own = torch.diag_embed(weights).movedim(-1, 0)
-    branches = epoch.train(fork(epoch.parameters, epoch.n_tasks), own, share, None)
+    branches = epoch.train(fork(epoch.parameters, epoch.n_tasks), own, share, None, parts=epoch.n_tasks)
     return branches, {name: branches[name] - value.detach() for name, value in epoch.parameters.items()}
 
 

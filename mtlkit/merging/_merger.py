@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from mtlkit.checkpoint import of_method, restored_method
 from mtlkit.gradients import Params
 from mtlkit.merging._base import Epoch, Merging, at
 
@@ -21,12 +22,14 @@ class Branch(NamedTuple):
         weights: (T,) of the tasks' mean losses.
         share: of the training data to use, drawn anew.
         continues: whether the optimiser of this number's last branch continues; else a new one starts.
+        penalty: what a term of the loss that belongs to no task, such as a model's penalty, is multiplied by.
     """
 
     number: int
     weights: Tensor
     share: float
     continues: bool
+    penalty: float
 
 
 class Merger:
@@ -75,6 +78,18 @@ class Merger:
         self._last: str | None = None
         self.report: dict[str, Tensor] = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the next epoch depends on beside the model and the user's optimisers, for ``torch.save``."""
+        return {"method": of_method(self._state), "last": self._last}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Raises:
+            ValueError: of a method of another kind.
+        """
+        self._state, self._last = restored_method(self.method, self._state, state["method"]), state["last"]
+
     def epoch(
         self,
         train_branch: Callable[[Branch], Any],
@@ -94,14 +109,14 @@ class Merger:
         buffers = {name: value.clone() for name, value in self.model.named_buffers()}
         ended: list[Params] = []
 
-        def train(forks: Params, weights: Tensor, share: float, keep: str | None) -> Params:
+        def train(forks: Params, weights: Tensor, share: float, keep: str | None, parts: int = 1) -> Params:
             nonlocal ended
             continues = keep is not None and keep == self._last
             begun = ended if continues and ended else [buffers] * len(weights)
             trained, ended = [], []
             for k, own in enumerate(weights):
                 self._load({**at(forks, k), **begun[k]})
-                train_branch(Branch(k, own, share, continues))
+                train_branch(Branch(k, own, share, continues, 1 / parts))
                 trained.append({name: value.clone() for name, value in self._parameters().items()})
                 ended.append({name: value.clone() for name, value in self.model.named_buffers()})
             self._last = keep

@@ -36,9 +36,6 @@ class MultiBackbone(MultiTaskModel):
 
     trunk: Parallel
 
-    def __init__(self, trunk: Parallel, heads: Mapping[str, nn.Module]) -> None:
-        super().__init__(trunk, heads)
-
     @property
     def last(self) -> tuple[str, ...]:
         """Names of the parameters of the last layer of every trunk."""

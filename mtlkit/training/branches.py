@@ -67,7 +67,7 @@ class Branches:
         self.labels = self.stack.present(self.data)
         return Epoch(parameters, len(self.stack.tasks), self.steps, self.train, self.meta, self.score)
 
-    def train(self, start: Params, weights: Tensor, share: float, keep: str | None) -> Params:
+    def train(self, start: Params, weights: Tensor, share: float, keep: str | None, parts: int = 1) -> Params:
         """Train every branch.
 
         Args:
@@ -76,6 +76,7 @@ class Branches:
             share: of a branch's training rows and of the steps of a pass; drawn anew for each branch.
             keep: if the last call had the same word, each branch's optimiser continues from there;
                 otherwise, and for None, they start afresh.
+            parts: each branch takes one of so many equal parts of the model's penalty.
 
         Returns:
             (K, S, *), detached.
@@ -84,11 +85,11 @@ class Branches:
         steps = steps_of(self.steps, share)
         rows = self._drawn_rows(weights, share, steps)
         keys = {name: drawn.movedim(0, 1) for name, drawn in self.stack.masks(n_branches, steps).items()}
-        parts = [slice(None)] if self.stacked else [slice(k, k + 1) for k in range(n_branches)]
+        together = [slice(None)] if self.stacked else [slice(k, k + 1) for k in range(n_branches)]
         if keep is None or keep != self.last:
-            self.groups = [self._group({name: value[part] for name, value in start.items()}) for part in parts]
+            self.groups = [self._group({name: value[part] for name, value in start.items()}) for part in together]
         self.last, penalty = keep, self.stack.penalty
-        for part, (leaves, optimizer) in zip(parts, self.groups, strict=True):
+        for part, (leaves, optimizer) in zip(together, self.groups, strict=True):
             with torch.no_grad():
                 for name, leaf in leaves.items():
                     leaf.copy_(start[name][part].flatten(0, 1))
@@ -96,7 +97,7 @@ class Branches:
                 optimizer.zero_grad()
                 masks = {name: key[part, :, step].flatten(0, 1) for name, key in keys.items()}
                 loss = self._loss({**leaves, **masks}, rows[part, :, step], weights[part])
-                (loss if penalty is None else loss + penalty(leaves).sum()).backward()
+                (loss if penalty is None else loss + penalty(leaves).sum() / parts).backward()
                 optimizer.step()
         return {
             name: torch.cat([leaves[name].detach() for leaves, _ in self.groups]).view(value.shape)

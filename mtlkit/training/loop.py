@@ -182,7 +182,7 @@ class PerStep(Training):
             meta = take(meta_rows, next(self.meta_rows)) if self.method.uses_meta else None
             given = {"present": present, **self.given(number)}
             weights, self.state = self.trainer(batch, meta, self.state, **given)
-            self.recorder.weighed(rows, per_sample(weights, present))
+            self.recorder.weighed(rows, per_sample(weights, present), present)
 
     def given(self, epoch: int) -> Mapping[str, Tensor]:
         """What the weighting reads and nobody has to measure."""
@@ -223,5 +223,6 @@ class PerEpoch(Training):
             for name, value in stack.parameters.items():
                 value.copy_(merged.parameters[name])
         every_row = torch.arange(train.rows.shape[1], device=train.rows.device).expand(train.rows.shape)
-        self.recorder.weighed(every_row, per_sample(merged.weights, stack.present(train)))
+        present = stack.present(train)
+        self.recorder.weighed(every_row, per_sample(merged.weights, present), present)
         self.recorder.reported(merged.report)

@@ -41,11 +41,11 @@ class Recorder:
         self.tasks = tasks = draws[0].tasks
         train = splits["train"]
         device = train.x.device
-        shape = (*train.rows.shape, len(tasks))
+        shape, kind = (*train.rows.shape, len(tasks)), torch.promote_types(train.x.dtype, torch.float32)
         self.seed_axis = torch.arange(len(seeds), device=device)[:, None]
-        self.given = torch.zeros(shape, dtype=train.x.dtype, device=device)
+        self.given = torch.zeros(shape, dtype=kind, device=device)
         self.given_before = self.given.clone()
-        self.visits = torch.zeros(shape[:2], dtype=train.x.dtype, device=device)
+        self.visits = self.given.clone()
         self.labels = {
             split: torch.vmap(lambda y: labelled_by_task(tasks, y))(rows.y) for split, rows in splits.items()
         }
@@ -56,20 +56,21 @@ class Recorder:
         self.diverged = torch.zeros(len(seeds), dtype=torch.bool, device=device)
         self.running = ~self.diverged
         self.ends = torch.zeros(len(seeds), dtype=torch.long, device=device)
-        self.lowest = torch.full((len(seeds),), torch.inf, dtype=train.x.dtype, device=device)
+        self.lowest = torch.full((len(seeds),), torch.inf, dtype=kind, device=device)
         self.best = torch.full_like(self.ends, select_from)
         self.outputs: dict[str, dict[str, Tensor]] = {moment: {} for moment in MOMENTS}
         self.states: dict[str, dict[str, Tensor]] = {moment: {} for moment in MOMENTS}
 
-    def weighed(self, rows: Tensor, weights: Tensor) -> None:
-        """One step's weights (S, B, T) for the training rows (S, B)."""
-        running = self.running[:, None]
-        scaled = weights.detach() * weights.shape[-1] * weights.shape[-2]
-        scaled = torch.where(running.unsqueeze(-1), scaled, 0)
+    def weighed(self, rows: Tensor, weights: Tensor, present: Tensor) -> None:
+        """One step's weights (S, B, T) for the training rows (S, B), and which of them have a label (S, B, T)."""
+        running = self.running[:, None, None]
+        scaled = weights.detach().to(self.given.dtype) * weights.shape[-1] * weights.shape[-2]
+        scaled = torch.where(running, scaled, 0)
         by_task = scaled.sum(1)
         self.steps.append(by_task / by_task.sum(1, keepdim=True))
-        self.given.scatter_add_(1, rows.unsqueeze(-1).expand_as(scaled), scaled)
-        self.visits.scatter_add_(1, rows, running.to(scaled.dtype).expand(rows.shape))
+        at = rows.unsqueeze(-1).expand_as(scaled)
+        self.given.scatter_add_(1, at, scaled)
+        self.visits.scatter_add_(1, at, (running & present).to(scaled.dtype))
 
     def reported(self, report: Mapping[str, tuple[str, Tensor]]) -> None:
         """What a per-epoch method says of an epoch: metric to its split and its values (S, T)."""
@@ -109,10 +110,10 @@ class Recorder:
             self.outputs[moment] = _replaced(self.outputs[moment], shown, chosen)
             self.states[moment] = _replaced(self.states[moment], state, chosen)
         self.ends = torch.where(self.running, epoch, self.ends)
-        self.diverged |= self.running & ~finite
-        self.running &= finite
+        self.diverged = self.diverged | (self.running & ~finite)
+        self.running = self.running & finite
         if self.patience is not None:
-            self.running &= epoch - self.best < self.patience
+            self.running = self.running & (epoch - self.best < self.patience)
 
     def state(self) -> dict[str, Any]:
         """What was recorded up to the end of an epoch, for :meth:`restore`; later records leave it as it is."""
@@ -182,7 +183,7 @@ class Recorder:
         train = self.splits["train"]
         names = [task.name for task in self.tasks]
         n_seeds, n_rows, n_tasks = self.given.shape
-        weight = torch.where(self.labels["train"], self.given / self.visits.unsqueeze(-1), torch.nan)
+        weight = self.given / self.visits
         return pd.DataFrame(
             {
                 "dataset": self.draws[0].name,

@@ -13,7 +13,7 @@ from mtlkit.measure import Given, InnerProducts
 from mtlkit.weighting._base import Weighting
 
 SUMS = ("PCGradWeighting",)
-"""Weightings that sum T gradients; the others of the library average them."""
+"""Weightings that sum T gradients where a paper compares with averages."""
 
 
 @dataclass(frozen=True)

@@ -380,6 +380,7 @@ def gain_bars(table: pd.DataFrame) -> Figure:
     for label, (_, _, weight) in zip(axis.get_yticklabels(), ticks, strict=True):
         label.set_fontweight(weight)
     axis.set(ylim=(y + 0.6, -0.8), xlim=(min(-25, max(-100, table["low"].min() - 5)), 100))
+    axis.xaxis.set_major_locator(mpl.ticker.MultipleLocator(50))
     axis.xaxis.set_major_formatter("{x:+.0f} %")
     axis.tick_params(axis="x", labelsize=8)
     words = "← behind     ahead →\nof the way from a constant\nto the best method; 95 % interval"

@@ -63,11 +63,11 @@ def known() -> dict[str, object]:
     ours = {"load": mtlkit.datasets.load, "with_drift": with_drift, "Schedule": dynamics.Schedule}
     # Ours last: torchjd has a RandomWeighting of its own.
     found = {**others, **vars(published), **optimizers, **functions, **ours, **vars(mtlkit)}
-    return found | {"float32": torch.float32, "float64": torch.float64, "dict": dict}
+    return found | {"float32": torch.float32, "float64": torch.float64, "tensor": torch.tensor, "dict": dict}
 
 
 def again(row: pd.Series) -> Runs:
-    """Train a stored fit anew, beside the next seed: a seed alone sums in another order than one in a stack.
+    """Train a stored fit anew, beside the seed before: a seed alone sums in another order than one in a stack.
 
     Args:
         row: of a store's table; its settings, seed and cap.
@@ -77,7 +77,8 @@ def again(row: pd.Series) -> Runs:
     model = recipes.make(row["model"], {**names, "data": data})
     options = recipes.make(f"dict({row['options']})", names)
     weighting = recipes.make(row["weighting"], names)
-    seeds = [int(row["seed"]), int(row["seed"]) + 1]
+    seed = int(row["seed"])
+    seeds = [seed, seed - 1 if seed else 1]
     return fit(model, data, weighting, lr=row["lr"], epochs=int(row["epochs"]), seeds=seeds, **options)
 
 

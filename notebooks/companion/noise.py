@@ -42,6 +42,7 @@ def lead(found: Studied, numbers: pd.DataFrame, out: str | None, steps_per_epoch
     opponents = [m for m in (best, "meta rows only", "clean main labels") if m in runs]
     others = [recipe.against(numbers, noisy, "SLGrad", o) for o in (*opponents, "linear model, clean rows")]
     floors, title = found.lines()[noisy], f"Test loss, {noisy}"
+    ranked = recipe.ranks(numbers, noisy, "SLGrad", [*drawn, "linear model, clean rows"])
     show(
         figures.weights_and_losses(weighed, losses.loc[drawn], floors, title=title, steps_per_epoch=steps_per_epoch),
         "label_noise_weights",
@@ -49,7 +50,7 @@ def lead(found: Studied, numbers: pd.DataFrame, out: str | None, steps_per_epoch
         says=f"With {noisy.split()[0]} wrong labels SLGrad's test loss, {losses.loc['SLGrad', 'mean']:.3f}, is "
         f"{recipe.listed(others)}.{recipe.caution(numbers, noisy, 'SLGrad')}",
         how="Left, the share of the main task's weight that goes to wrong labels; right, test losses beside floors. "
-        f"{best} is the best of the paper's baselines; brackets hold 95 % intervals of paired differences.",
+        f"{best} is the best of the paper's baselines; brackets hold 95 % intervals of paired differences.{ranked}",
     )
 
 
@@ -66,7 +67,10 @@ def every_contender(
     ranked = dict(sorted(found.means().items(), key=lambda item: -float(item[0].split("%")[0])))
     lowest = [f"at {c}: {t['mean'].idxmin()} ({t['mean'].min():.3f})" for c, t in ranked.items()]
     says = f"The lowest test loss {', '.join(lowest)}."
-    how = "Test losses of all contenders, best of the first panel on top; left of the lines something was learned."
+    how = (
+        "Test losses of all contenders, a row's best of the first panel on top; what lies right of the dotted line, a "
+    )
+    how += "constant, has learned nothing."
     show(figures.ranking(ranked, label=LABEL, floors=found.lines()), figure, out, says=says, how=how)
     by_condition(found, numbers, out, name, metrics)
 

@@ -12,7 +12,7 @@ def gains_over(table: pd.DataFrame, metric: str, reference: str) -> pd.DataFrame
     """By how much each method is better than ``reference``, over the same seeds.
 
     Args:
-        table: condition, method, seed, metric, value; with what the seeds of a condition have in common, if anything
+        table: condition, method, seed, metric, value; with what the seeds of a condition have in common
             (:func:`companion.tables.protocol_table`).
         metric: which of the metrics to compare.
 
@@ -22,7 +22,7 @@ def gains_over(table: pd.DataFrame, metric: str, reference: str) -> pd.DataFrame
         :func:`mtlkit.stats.contrast`.
 
     Raises:
-        ValueError: no such metric, or no such reference in a condition.
+        ValueError: no such metric, no such reference in a condition, or nothing about what the seeds share.
     """
     return _against(table, metric, reference, 1 if lower_is_better(metric) else -1)
 
@@ -44,10 +44,12 @@ def _against(table: pd.DataFrame, metric: str, reference: str, sign: int) -> pd.
             raise ValueError(f"{condition}: no method {reference!r}, found {', '.join(methods)}")
         methods.remove(reference)
         overlap = table.loc[(table["condition"] == condition) & (table["metric"] == "overlap"), "value"]
+        if overlap.empty:
+            raise ValueError(f"{condition}: expected rows of the metric overlap, found none: do the seeds share rows?")
         found = contrast(
             sign * part.pivot(index="seed", columns="method", values="value"),
             [(reference, m) for m in methods],
-            overlap=overlap.mean() if len(overlap) else 0.0,
+            overlap=overlap.mean(),
         )
         parts.append(found.assign(condition=condition, method=methods).rename(columns={"difference": "gain"}))
     return pd.concat(parts, ignore_index=True)[["condition", "method", "gain", "low", "high", "p", "seeds"]]

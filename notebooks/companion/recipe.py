@@ -10,8 +10,7 @@ import pandas as pd
 import torch
 from IPython.display import Markdown, display
 
-from companion import figures, paired, tables
-from companion.claims import LATE
+from companion import claims, figures, paired, tables
 from companion.show import show
 from mtlkit import models, studies
 from mtlkit.datasets import Dataset
@@ -179,20 +178,31 @@ def on_overlaid(data: Dataset, weighting: Weighting | Merging, **options) -> Can
 
 
 def against(numbers: pd.DataFrame, condition: str, method: str, other: str, metric: str = "loss") -> str:
-    """Where a method's mean lies beside another's, in words: below, above, or level where the interval holds zero.
+    """Where a method's mean lies beside another's, in words, by the rules of the claims.
 
     Args:
-        numbers: condition, method, seed, metric, value.
+        numbers: of :meth:`Studied.numbers`.
     """
-    own = numbers[numbers["condition"] == condition]
-    row = paired.gains_over(own, metric, other).set_index("method").loc[method]
-    mean = own[(own["method"] == other) & (own["metric"] == metric)]["value"].mean()
-    if row["low"] <= 0 <= row["high"]:
-        return f"level with {other} ({mean:.3f})"
+    rows = claims.compared(claims.Numbers(numbers), [claims.Versus(condition, method, [other], metric)])
+    row = claims.outcomes(rows).iloc[0]
     low, high = sorted((abs(row["low"]), abs(row["high"])))
-    return (
-        f"{abs(row['gain']):.3f} [{low:.3f}, {high:.3f}] {'below' if row['gain'] > 0 else 'above'} {other} ({mean:.3f})"
-    )
+    name = f"{other} ({row['theirs']:.3f})"
+    if row["outcome"] == "level":
+        return f"level with {name}"
+    if not row["low"] * row["high"] > 0:
+        return f"not clearly apart from {name}, {row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+    where = "below" if row["difference"] < 0 else "above"
+    hangs = ", unclear since another rate would narrow it" if row["rate"] == "decides" else ""
+    return f"{abs(row['difference']):.3f} [{low:.3f}, {high:.3f}] {where} {name}{hangs}"
+
+
+def ranks(numbers: pd.DataFrame, condition: str, method: str, others: Sequence[str]) -> str:
+    """What becomes of the order by loss where test rows are ranked: a sentence, empty where that is not measured."""
+    rows = numbers[(numbers["condition"] == condition) & (numbers["metric"] == "average_precision")]
+    means = rows.groupby("method")["value"].mean().reindex([method, *others]).dropna()
+    if method not in means:
+        return ""
+    return f" By average precision {means.idxmax()} ranks best, {means.max():.3f}; {method} has {means[method]:.3f}."
 
 
 def caution(numbers: pd.DataFrame, condition: str, method: str) -> str:
@@ -205,7 +215,7 @@ def caution(numbers: pd.DataFrame, condition: str, method: str) -> str:
     why = []
     if mean(method, "loss") >= mean(CONSTANT, "loss"):
         why.append("it is no better than a constant")
-    if (late := mean(method, "late")) > LATE:
+    if (late := mean(method, "late")) > claims.LATE:
         why.append(f"{late:.0%} of its seeds still improved at the end of the training")
     if mean(method, "edge") > 0:
         why.append("its learning rate lies at the edge of those tried")
@@ -218,9 +228,9 @@ def listed(parts: Sequence[str]) -> str:
 
 
 def best_of(numbers: pd.DataFrame, condition: str, methods: Sequence[str], metric: str = "loss") -> str:
-    """The method with the lowest mean among those that are there."""
+    """The method with the lowest mean among those that are there; a diverged seed's loss is infinite."""
     own = numbers[(numbers["condition"] == condition) & (numbers["metric"] == metric)]
-    means = own[own["method"].isin(methods)].groupby("method")["value"].mean()
+    means = own[own["method"].isin(methods)].fillna({"value": np.inf}).groupby("method")["value"].mean()
     return means.idxmin()
 
 
@@ -230,9 +240,9 @@ def overtaken(runs: Mapping[str, Runs], method: str, other: str, steps_per_epoch
     epochs = range(1, max(ours.index[-1], theirs.index[-1]) + 1)
     below = (ours.reindex(epochs).ffill() < theirs.reindex(epochs).ffill()).to_numpy()
     if not below[-1]:
-        return f"{method} stays above {other}" if not below.any() else f"{method} ends above {other}"
+        return f"the mean of {method} {'ends' if below.any() else 'stays'} above that of {other}"
     start = int(np.flatnonzero(~below)[-1]) + 2 if not below.all() else 1
-    return f"{method} is below {other} from step {start * steps_per_epoch:,} on"
+    return f"the mean of {method} is below that of {other} from step {start * steps_per_epoch:,} on"
 
 
 def gain(numbers: pd.DataFrame, condition: str, method: str, other: str, metric: str = "loss") -> float:

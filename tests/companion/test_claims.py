@@ -133,13 +133,22 @@ def test_a_diverged_seed_loses():
     assert found["missing"] == 0
 
 
-def share_test(ours, theirs):
+def share_test(ours, theirs, **options):
     """Test a claim that one share of weight is lower than another, or than a number."""
     shares = {"share": ours} | ({"other": theirs} if np.ndim(theirs) else {})
     table = pd.concat([per_seed({"a": 0.5, "b": 1.0}), *(per_seed({"a": v}, name) for name, v in shares.items())])
     sides = {"ours": ("a", "share"), "theirs": ("a", "other") if np.ndim(theirs) else theirs}
-    change = Change("c", "a", "half", "words", lower=True, margin=0.0, learned=["a"], **sides)
+    change = Change("c", "a", "half", "words", lower=True, learned=["a"], **sides, **{"margin": 0.0, **options})
     return claims.test(claims.Claim("X", "", "", "", "", "study", "", [change]), floored(table))
+
+
+@pytest.mark.parametrize(("before", "verdict"), [(0.04, "undecided"), (0.06, "not reproduced")])
+def test_a_share_smaller_than_what_matters_cannot_fall_by_it(before, verdict):
+    ours, theirs = np.full(10, before) + NOISE[0] / 1e3 - 0.02, np.full(10, before)
+    room = {"room": ("a", "other")}
+    assert share_test(ours, theirs, margin=0.05)[0] == "not reproduced"
+    assert share_test(ours, theirs, margin=0.05, **room)[0] == verdict
+    assert share_test(ours - 0.3, theirs, margin=0.05, **room)[0] == ("reproduced" if before > 0.05 else "undecided")
 
 
 def test_an_undefined_share_is_left_out_and_caps_the_verdict():
@@ -477,6 +486,16 @@ def test_a_verdict_that_another_rate_would_turn_is_said(regret, expected):
     assert accuracy[2]["rate"].item() == "not available"
     words = claims.in_words(claim(["b"]), *found)
     assert words["rate"] == f"{expected == 'decides':d} of 1"
+
+
+def test_a_verdict_against_a_claim_is_shown_by_a_comparison_that_denies_it():
+    table = pd.concat([per_seed({"a": 1.0, "b": 0.5, "d": 0.8}), rows("regret", a=0.3, b=0.0, d=0.0)])
+    result = judged(table, ["b", "d"])
+    assert result[0] == "not reproduced"
+    assert result[2].set_index("against")["outcome"].to_dict() == {"b": "worse", "d": "unclear"}
+    unclear_last = result[2].assign(support=[1.0, 0.0])
+    words = claims.in_words(claim(["b", "d"]), *result[:2], unclear_last)
+    assert words["comparison"].startswith("a against b")
 
 
 @pytest.mark.parametrize(("linear", "expected"), [(0.4, "as good"), (0.62, "as good"), (0.65, "behind")])

@@ -24,6 +24,7 @@ def table():
         for seed in range(SEEDS)
     ]
     rows += [("small", "alone", 0, "accuracy", 0.5)]
+    rows += [(condition, "data", seed, "overlap", 0.0) for condition in ("small", "large") for seed in range(SEEDS)]
     return pd.DataFrame(rows, columns=["condition", "method", "seed", "metric", "value"])
 
 
@@ -49,7 +50,7 @@ def test_gains_are_paired_differences(table):
 
 
 def test_more_is_better_for_accuracy(table):
-    as_accuracy = table[table["metric"] == "loss"].assign(metric="accuracy")
+    as_accuracy = table[table["metric"] != "accuracy"].replace({"metric": {"loss": "accuracy"}})
     found = paired.gains_over(as_accuracy, "accuracy", "alone")
     assert found["gain"].tolist() == pytest.approx((-paired.gains_over(table, "loss", "alone")["gain"]).tolist())
 
@@ -63,7 +64,9 @@ def test_a_seed_without_a_finite_value_is_left_out_of_its_pairs(table):
 
 
 def test_what_is_not_there_is_named(table):
-    with pytest.raises(ValueError, match="no metric 'rmse', found loss, accuracy"):
+    with pytest.raises(ValueError, match="no metric 'rmse', found loss, accuracy, overlap"):
         paired.gains_over(table, "rmse", "alone")
     with pytest.raises(ValueError, match="small: no method 'C', found alone, A, B"):
         paired.gains_over(table, "loss", "C")
+    with pytest.raises(ValueError, match="small: expected rows of the metric overlap, found none"):
+        paired.gains_over(table[table["method"] != "data"], "loss", "alone")

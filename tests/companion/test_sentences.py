@@ -85,15 +85,50 @@ def numbers(**losses):
     return pd.DataFrame(rows, columns=["condition", "method", "seed", "metric", "value"])
 
 
+def judged(**losses):
+    """The same beside a constant, on rows of their own."""
+    rows = [("c", "data", seed, "overlap", 0.0) for seed in SEEDS]
+    return pd.concat([numbers(**losses, constant=0.9), pd.DataFrame(rows, columns=numbers(a=1).columns)])
+
+
 def test_words_follow_the_numbers():
-    table = numbers(a=0.2, b=0.5, c=0.2)
+    table = judged(a=0.2, b=0.5, c=0.2)
     assert re.fullmatch(r"0\.3\d\d \[0\.2\d\d, 0\.3\d\d\] below b \(0\.5\d\d\)", recipe.against(table, "c", "a", "b"))
     assert " above a (0." in recipe.against(table, "c", "b", "a")
     assert recipe.against(table, "c", "a", "c").startswith("level with c (0.2")
     assert recipe.best_of(table, "c", ["a", "b"]) == "a"
+    diverged = table["value"].mask((table["method"] == "a") & (table["seed"] == 3))
+    assert recipe.best_of(table.assign(value=diverged), "c", ["a", "b"]) == "b"
     assert recipe.gain(table, "c", "a", "b") == pytest.approx(0.3, abs=0.02)
     assert recipe.listed(["x"]) == "x"
     assert recipe.listed(["x", "y", "z"]) == "x, y and z"
+
+
+def test_words_have_the_direction_of_the_difference():
+    shares = judged(a=0.2, b=0.5).replace({"metric": {"loss": "accuracy"}})
+    assert " below b (0.5" in recipe.against(shares, "c", "a", "b", "accuracy")
+    assert " above a (0.2" in recipe.against(shares, "c", "b", "a", "accuracy")
+
+
+def test_a_wide_interval_is_not_called_level():
+    table = judged(a=0.2, b=0.21)
+    wide = table["value"] + 0.2 * table["seed"].map(lambda s: (-1) ** s) * (table["method"] == "b")
+    says = recipe.against(table.assign(value=wide), "c", "a", "b")
+    assert re.fullmatch(r"not clearly apart from b \(0\.\d{3}\), -0\.\d{3} \[-0\.\d{3}, \+0\.\d{3}\]", says)
+
+
+@pytest.mark.parametrize(("regret", "hangs"), [(0.0, False), (0.28, True)])
+def test_a_difference_that_hangs_on_the_rate_is_said(regret, hangs):
+    rows = [("c", method, s, "regret", regret * (method == "b")) for method in "ab" for s in SEEDS]
+    table = pd.concat([judged(a=0.2, b=0.5), pd.DataFrame(rows, columns=numbers(a=1).columns)])
+    assert ("another rate" in recipe.against(table, "c", "a", "b")) == hangs
+
+
+def test_what_ranks_best_is_said_where_ranks_are_measured():
+    table = judged(a=0.2, b=0.5)
+    assert recipe.ranks(table, "c", "a", ["b"]) == ""
+    ranked = pd.concat([table, numbers(a=0.6, b=0.8).assign(metric="average_precision")])
+    assert re.search(r"b ranks best, 0\.8\d\d; a has 0\.6\d\d", recipe.ranks(ranked, "c", "a", ["b", "absent"]))
 
 
 def test_what_decides_nothing_is_said():
@@ -120,10 +155,10 @@ def run(values):
 @pytest.mark.parametrize(
     ("ours", "says"),
     [
-        ([9, 8, 6, 3, 2], "a is below b from step 300 on"),
-        ([9, 3, 2], "a is below b from step 100 on"),
-        ([9, 8, 7, 6], "a stays above b"),
-        ([9, 4, 6], "a is below b from step 100 on"),
+        ([9, 8, 6, 3, 2], "the mean of a is below that of b from step 300 on"),
+        ([9, 3, 2], "the mean of a is below that of b from step 100 on"),
+        ([9, 8, 7, 6], "the mean of a stays above that of b"),
+        ([9, 4, 6], "the mean of a is below that of b from step 100 on"),
     ],
 )
 def test_who_overtakes_whom_is_read_from_what_is_reached(ours, says):

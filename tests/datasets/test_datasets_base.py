@@ -119,6 +119,9 @@ def test_variants_are_redrawn_with_the_same_change():
     assert torch.equal(again.train.y["is_8"][:1000], fresh.train.y["is_8"])
     assert list(again.train.y) == ["is_8", "is_1"]
     assert data().resample(3).train.rows.tolist() == list(range(6))
+    twice = variant.resample(2).resample(5)
+    assert torch.equal(twice.train.x, again.train.x)
+    assert list(twice.train.y) == ["is_8", "is_1"]
 
 
 def test_variants_keep_changing_targets():

@@ -121,9 +121,9 @@ def test_a_task_whose_weight_is_zero_draws_from_all_rows_and_does_not_move(slow,
 def test_optimisers_continue_for_the_same_word_only(slow, monkeypatch):
     kept = []
 
-    def spy(self, start, weights, share, keep):
+    def spy(self, start, weights, share, keep, **options):
         before = [optimizer for _, optimizer in self.groups]
-        trained = train(self, start, weights, share, keep)
+        trained = train(self, start, weights, share, keep, **options)
         kept.append(bool(before) and before == [optimizer for _, optimizer in self.groups])
         return trained
 

@@ -131,3 +131,32 @@ def test_a_metric_of_ones_own_decides(slow):
 def test_refuses_a_weighting():
     with pytest.raises(TypeError, match=r"expected an instance such as mtlkit\.AlphaVIL"):
         Merger(nn.Linear(1, 1), 2, mtl.Uniform())
+
+
+@pytest.mark.parametrize(
+    "method", [mtl.AlphaVIL(alpha_lr=0.5), mtl.DIW(), mtl.ForkMerge()], ids=lambda m: type(m).__name__
+)
+def test_goes_on_from_a_state(method):
+    x = torch.linspace(-1, 1, 8, dtype=torch.float64)[:, None]
+    targets = torch.cat([2 * x, -x], 1)
+
+    def trained(model, merger, epochs):
+        def train(branch):
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            for _ in range(3):
+                optimizer.zero_grad()
+                (branch.weights * (model(x) - targets).square().mean(0)).sum().backward()
+                optimizer.step()
+
+        for _ in range(epochs):
+            merger.epoch(train, meta_loss=lambda m: (m(x)[:, 0] - targets[:, 0]).square().mean())
+
+    whole, part, rest = (torch.nn.Linear(1, 2).double() for _ in range(3))
+    part.load_state_dict(whole.state_dict())
+    trained(whole, mtl.Merger(whole, 2, method), 4)
+    first, second = mtl.Merger(part, 2, method), mtl.Merger(rest, 2, method)
+    trained(part, first, 2)
+    rest.load_state_dict(part.state_dict())
+    second.load_state_dict(first.state_dict())
+    trained(rest, second, 2)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), rest.parameters(), strict=True))

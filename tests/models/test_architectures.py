@@ -420,11 +420,12 @@ def test_the_penalty_reaches_the_loss_of_the_weigher_and_no_weight(weighting):
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
-def test_the_penalty_reaches_the_branches_of_a_merge(chunk):
-    """A very strong penalty moves every score down by lr λ in a step; branches are merged with weights of sum 1."""
+@pytest.mark.parametrize("weighting", [mtl.ForkMerge(), mtl.AlphaVIL(alpha_steps=0)], ids=["mean", "sum"])
+def test_the_penalty_reaches_the_branches_of_a_merge(chunk, weighting):
+    """A very strong penalty moves every score down by lr λ in a step, whether branches are averaged or summed."""
     model = models.taps(mlp(), strength=1e4)
     sgd = torch.optim.SGD
-    runs = fitted(model, weighting=mtl.ForkMerge(), epochs=1, steps_per_epoch=1, lr=1e-6, optimizer=sgd, chunk=chunk)
+    runs = fitted(model, weighting=weighting, epochs=1, steps_per_epoch=1, lr=1e-6, optimizer=sgd, chunk=chunk)
     for seed in SEEDS:
         state = runs.state_dict(seed, "last")
         scores = torch.cat([value for name, value in state.items() if name.endswith("score")])
@@ -531,7 +532,7 @@ def test_the_weigher_takes_the_step_of_fit(name, weighting):
 def test_a_state_scores_the_samples_of_its_run(name):
     model = WRAPPED[name]()
     runs = fitted(model)
-    assert sample_losses(runs, model, small())["loss"].notna().all()
+    assert sample_losses(runs, small())["loss"].notna().all()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ for all claims (:func:`test`), and put into words in one place (:func:`in_words`
   test losses over the tuning seeds, would leave less than the smallest difference that matters. The lowest of a few
   noisy means is too low, so this takes away too many verdicts rather than too few.
 - *Smallest difference that matters.* A twentieth of the distance between the constant and the best contender;
-  shares of weight: :data:`SHARES`.
+  shares of weight: :data:`SHARES`. Where a share that is to fall is smaller than that from the start, the comparison is
+  unclear.
 - *Outcome of a comparison.* Better or worse: significant, and at least that much. Level: the whole 95 %
   interval is within that much. Otherwise unclear.
 - *Seeds without a value.* A diverged seed has an infinite loss: a method with one is not better than any
@@ -29,11 +30,13 @@ for all claims (:func:`test`), and put into words in one place (:func:`in_words`
   or a number is missing, the claim is not tested here.
 
 Rules, margins and settings were fixed before the full-scale runs, after a first round of short ones. The word
-"undecided" came later: such verdicts were called not reproduced before. So did the rule on rates, which can only take
-verdicts away: choices by the lowest of many looks at few meta rows turned out to favour high rates.
+"undecided" came later: such verdicts were called not reproduced before. So did two rules that can only take verdicts
+away: that on rates, since choices by the lowest of many looks at few meta rows turned out to favour high rates, and
+that on shares too small to fall. So did :data:`UNLABELLED`, an opponent that asks more of SLGrad.
 """
 
 from companion.claims._judge import (
+    DATA,
     LATE,
     MINIMUM,
     VERDICTS,
@@ -51,18 +54,20 @@ from companion.claims._judge import (
     test,
     that_count,
 )
-from companion.claims._papers import CLAIMS, CLEAN_ROWS, CORRECTED, PAPERS_BASELINES, SHARES
+from companion.claims._papers import CLAIMS, CLEAN_ROWS, CORRECTED, PAPERS_BASELINES, SHARES, UNLABELLED
 from companion.claims._table import NONE, in_words, least_support, matrices, readable, sentences, short, table
 
 __all__ = [
     "CLAIMS",
     "CLEAN_ROWS",
     "CORRECTED",
+    "DATA",
     "LATE",
     "MINIMUM",
     "NONE",
     "PAPERS_BASELINES",
     "SHARES",
+    "UNLABELLED",
     "VERDICTS",
     "Absent",
     "Change",

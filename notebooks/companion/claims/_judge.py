@@ -76,6 +76,8 @@ class Change:
         learned: method that must have learned something, and further ones that must be trained and tuned as well.
         wants: as in :class:`Versus`.
         given: what must hold by itself for the comparison to be made.
+        room: method and metric of the share that is to fall; where it is below the margin from the start, no fall can
+            show, and the comparison is unclear.
     """
 
     condition: str
@@ -89,6 +91,7 @@ class Change:
     learned: Sequence[str]
     wants: str = "better"
     given: Versus | None = None
+    room: tuple[str, str] | None = None
 
 
 class Numbers:
@@ -181,7 +184,8 @@ def _change(numbers: Numbers, condition: str, pair: Change) -> dict[str, object]
     better = numbers.of(condition, pair.learned[0], "loss")
     sides = {"against": pair.against, "ours": ours, "theirs": theirs, "better": better, "moved": True}
     where = _setting(numbers, condition, pair.learned, "loss")
-    return where | sides | {"margin": pair.margin, "sign": -1 if pair.lower else 1, "undefined": True}
+    room = np.inf if pair.room is None else numbers.of(condition, *pair.room).mean()
+    return where | sides | {"margin": pair.margin, "sign": -1 if pair.lower else 1, "undefined": True, "room": room}
 
 
 def _setting(numbers: Numbers, condition: str, methods: Sequence[str], metric: str) -> dict[str, object]:
@@ -303,7 +307,9 @@ def _outcome(row: dict[str, object], test: pd.Series, why: str) -> dict[str, obj
     missing, theirs_missing = (int((~np.isfinite(row[side])).sum()) for side in ("ours", "theirs"))
     gain = sign * test["difference"]
     interval = tuple(sorted((sign * test["low"], sign * test["high"])))
-    if not row["undefined"] and (missing or theirs_missing):
+    if row.get("room", np.inf) < margin:
+        told, rate = ("unclear", False, False, False), NOT_AVAILABLE
+    elif not row["undefined"] and (missing or theirs_missing):
         told = ("unclear", False, True, False) if missing else ("better", True, False, False)
         rate = NOT_AVAILABLE
     else:

@@ -79,10 +79,12 @@ def _drifting_share(condition: str) -> list[Change | Versus]:
 def _falling_share(data: str, method: str) -> list[Change]:
     """The auxiliaries' share falls when they lose their relevance, and falls more than without that."""
     after, before, change = ((method, f"auxiliary_share_{what}") for what in ("after", "before", "change"))
-    metric = "change of the auxiliaries' share"
+    drift, metric = f"{data}, drift", "change of the auxiliaries' share"
     return [
-        _share(f"{data}, drift", f"{method}, after the drift", "before it", after, before),
-        _share(f"{data}, drift", f"{method}, drift", "no drift", change, (f"{data}, no drift", *change), metric=metric),
+        _share(drift, f"{method}, after the drift", "before it", after, before, room=before),
+        _share(
+            drift, f"{method}, drift", "no drift", change, (f"{data}, no drift", *change), metric=metric, room=before
+        ),
     ]
 
 

@@ -43,12 +43,16 @@ KEY = ["claim", "setting", "study"]
 def in_words(claim: Claim, verdict: str, note: str, found: pd.DataFrame) -> dict[str, str]:
     """What was found of a claim as the cells of its row, none of them empty: all numbers are formatted here.
 
-    They are those of the comparison that speaks least for the claim among those that count; p is corrected after Holm.
+    They are those of the comparison that speaks least for the claim among those that count, and where the verdict is
+    against it among those that deny it, clear ones first; p is corrected after Holm.
     """
     shown = {name: NONE for name in TESTED}
     if len(found):
         deciding = found[~found["outcome"].isin(EXCLUDED)]
-        row = (found if deciding.empty else deciding).sort_values("support", kind="stable").iloc[0]
+        against = deciding[deciding["denied"] | deciding["reverse"]] if verdict in SAYING_NO else deciding
+        clear = against[against["outcome"] != "unclear"]
+        decisive = next(part for part in (clear, against, deciding, found) if len(part))
+        row = decisive.sort_values("support", kind="stable").iloc[0]
         tuned = deciding[deciding["rate"] != NOT_AVAILABLE]
         small, p = row["p_holm"] < 0.001, f"{row['p_holm']:.3f}"
         shown |= {
@@ -75,6 +79,8 @@ def in_words(claim: Claim, verdict: str, note: str, found: pd.DataFrame) -> dict
     return says | {"setting": claim.setting, "verdict": verdict} | shown | where | {"note": note or "none"}
 
 
+SAYING_NO = ("not reproduced", "opposite")
+"""Verdicts against a claim."""
 TESTED = (
     *("holds", "learned", "trained", "linear", "rate", "rows", "comparison"),
     *("ours", "theirs", "difference", "interval", "p", "constant", "seeds", "steps"),
@@ -219,10 +225,11 @@ def least_support(table: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFram
         ends = sorted((sign * least["low"], sign * least["high"]))
         where = ", ".join(filter(None, [row.data, row.place]))
         group = f"{row.claim} {PANELS[row.claim[0]]}: {IN_SHORT[row.claim]}"
-        found.append(
-            (group, f"{where}: against {least['against']}", sign * least["difference"], *ends, least["outcome"])
-        )
-    return pd.DataFrame(found, columns=["group", "label", "gain", "low", "high", "outcome"])
+        sides = f"{where}: against {least['against']}", f"{where}: {least['method']} against {least['against']}"
+        found.append((group, *sides, sign * least["difference"], *ends, least["outcome"]))
+    rows = pd.DataFrame(found, columns=["group", "label", "in full", "gain", "low", "high", "outcome"])
+    alike = rows.duplicated(["group", "label"], keep=False)
+    return rows.assign(label=rows["label"].where(~alike, rows["in full"])).drop(columns="in full")
 
 
 MARKS = dict(zip(VERDICTS[:-1], "●◐?○✕□", strict=True))
@@ -250,11 +257,13 @@ def short(table: pd.DataFrame) -> pd.DataFrame:
 def untested(table: pd.DataFrame) -> str:
     """How many tests are still to come, and the claims that have none yet, as a sentence; empty if all are done."""
     done = table["verdict"] != VERDICTS[-1]
+    run = (~done & (table["holds"] != NONE)).sum()
     left = table.loc[~table["claim"].isin(table.loc[done, "claim"]), "claim"].unique()
     named = {title: ", ".join(claim for claim in left if claim[0] == letter) for letter, title in PANELS.items()}
     whole = "; ".join(f"{title}: {claims}" for title, claims in named.items() if claims)
     among = f", among them all of {whole}" if whole else ""
-    return "" if done.all() else f"Not tested yet: {(~done).sum()} of {len(table)} tests{among}."
+    cut = f" ({run} of them run, but cut off or tuned to an edge)" if run else ""
+    return "" if done.all() else f"Without a verdict so far: {(~done).sum()} of {len(table)} tests{cut}{among}."
 
 
 def sentences(table: pd.DataFrame) -> str:
