@@ -372,7 +372,10 @@ def fits(
 WHERE_MISSING = ("train", "raise", "skip")
 Key: TypeAlias = Any
 NO_SETTINGS = (*SAME_NUMBERS, "epochs", "lr")
-"""Options of fit that are no part of a fit's settings: they do not change its numbers, or are looked up apart."""
+"""Options of fit that are no part of a fit's settings: they say where and how it runs, or are looked up apart.
+
+On a GPU rows have another order and noise is another; a store's column ``device`` says where a fit was made.
+"""
 
 
 def _called(key: Key) -> str:
