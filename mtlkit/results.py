@@ -51,8 +51,8 @@ class Runs:
         draws: each seed's data set as an outline (:meth:`mtlkit.datasets.Dataset.outline`), with the encoder and
             the scale of its training rows; empty for runs that were read from a store.
         architecture: a model like those that were trained; None where there is none.
-        recipe: the call of :func:`mtlkit.fit`, without the options that say where and how it runs; empty where an argument
-            has no recipe (:mod:`mtlkit.recipes`).
+        recipe: the call of :func:`mtlkit.fit`, without the options that say where and how it runs; empty where an
+            argument has no recipe (:mod:`mtlkit.recipes`).
         interrupted: whether training was stopped by hand (Ctrl-C): the runs are what there was then.
     """
 

@@ -37,8 +37,11 @@ DEPARTING = ("OLAux", "PCGrad", "CAGrad", "GradNorm")
 CLEAN_ROWS = ("meta rows only", "meta rows only, main task only", "train + meta", "train + meta, half each")
 UNLABELLED = ("clean main labels",)
 CORRECTED = ("Uniform, forward correction", "single task, forward correction")
+SIDES = ("left", "right")
 STRATEGIES = ("Uniform", "DWA", "Uncertainty")
-SMALLEST, LARGEST = "100 rows", "15000 rows"
+PAIRS = {"left": "competing pair", "left_even": "related pair"}
+SIZES = [f"{n} rows" for n in (100, 500, 1000, 5000, 15000)]
+SMALLEST, LARGEST = SIZES[0], SIZES[-1]
 SHARES = {"auxiliary_share": 0.05, "noisy_weight": 0.05}
 """Smallest difference that matters between shares of weight."""
 LOG_RATIO = 0.1
@@ -176,7 +179,8 @@ def _alphavil(id: str, others: Sequence[str], wants: str) -> list[Claim]:
     budgets = {"all of the data for each branch": ", twice the steps", "branches share the data": ""}
     return [
         Claim(id, *SAYS[id], "each digit in turn", what, "alphavil", "alphavil_ranking", [
-            Versus("target: *", f"AlphaVIL{budget}", [other + budget for other in others], "accuracy", wants)
+            Versus(f"target: {target}", f"AlphaVIL{budget}", [other + budget for other in others], "accuracy", wants)
+            for target in SIDES
         ])
         for what, budget in budgets.items()
     ]  # fmt: skip
@@ -184,8 +188,8 @@ def _alphavil(id: str, others: Sequence[str], wants: str) -> list[Claim]:
 
 def _forkmerge() -> Claim:
     """V2 against the rival that a reader would name, which has branches of its own."""
-    pair = Versus("target: *", "AlphaVIL", ["ForkMerge"], "accuracy", "no worse")
-    return Claim("V2", *SAYS["V2"], "each digit in turn", "and than ForkMerge", "alphavil", "alphavil_ranking", [pair])
+    pairs = [Versus(f"target: {target}", "AlphaVIL", ["ForkMerge"], "accuracy", "no worse") for target in SIDES]
+    return Claim("V2", *SAYS["V2"], "each digit in turn", "and than ForkMerge", "alphavil", "alphavil_ranking", pairs)
 
 
 def _strategies() -> list[Claim]:
@@ -193,16 +197,18 @@ def _strategies() -> list[Claim]:
     study = "loss_weighting_comparison"
     by_size, ranking = (study, f"{study}_gain_by_size"), (study, f"{study}_ranking_left")
     each = [
-        Versus("target: *", method, STRATEGIES[place:], "loss", "different")
+        Versus(f"target: {pair}, {rows}", method, STRATEGIES[place:], "loss", "different")
         for place, method in enumerate(STRATEGIES[:-1], 1)
+        for pair in PAIRS
+        for rows in SIZES
     ]
     return [
         *(
             claim
-            for pair, where in {"left": "competing pair", "left_even": "related pair"}.items()
+            for pair, where in PAIRS.items()
             for claim in (
                 Claim("G1", *SAYS["G1"], where, "", *by_size, [
-                    Versus(f"target: {pair}, *", "single task", STRATEGIES, "loss", "no worse")
+                    Versus(f"target: {pair}, {rows}", "single task", STRATEGIES, "loss", "no worse") for rows in SIZES
                 ], most),
                 Claim("G3", *SAYS["G3"], where, "", *by_size, _shrinking_gains(pair)),
             )
