@@ -199,7 +199,7 @@ def against(numbers: pd.DataFrame, condition: str, method: str, other: str, metr
 def ranks(numbers: pd.DataFrame, condition: str, method: str, others: Sequence[str]) -> str:
     """What becomes of the order by loss where test rows are ranked: a sentence, empty where that is not measured."""
     rows = numbers[(numbers["condition"] == condition) & (numbers["metric"] == "average_precision")]
-    means = rows.groupby("method")["value"].mean().reindex([method, *others]).dropna()
+    means = rows.groupby("method")["value"].mean().reindex([*dict.fromkeys([method, *others])]).dropna()
     if method not in means:
         return ""
     return f" By average precision {means.idxmax()} ranks best, {means.max():.3f}; {method} has {means[method]:.3f}."
