@@ -93,14 +93,19 @@ def _flat(a: Tensor, kept: int) -> Tensor:
     return a.reshape(*a.shape[:kept], -1)
 
 
+def _wide(a: Tensor) -> Tensor:
+    """Half precision, in which sums go wrong, as single."""
+    return a.to(torch.promote_types(a.dtype, torch.float32))
+
+
 def dot(a: Iterable[Tensor], b: Iterable[Tensor], kept: int) -> Tensor:
     """Inner product over all parameters, keeping the first ``kept`` axes of their product."""
-    return sum_up(_flat(x * y, kept).sum(-1) for x, y in zip(a, b, strict=True))
+    return sum_up(_flat(_wide(x) * _wide(y), kept).sum(-1) for x, y in zip(a, b, strict=True))
 
 
 def norm(a: Iterable[Tensor], kept: int) -> Tensor:
     """Norm over all parameters, keeping the first ``kept`` axes."""
-    return sum_up(_flat(x * x, kept).sum(-1) for x in a).sqrt()
+    return sum_up(_flat(x * x, kept).sum(-1) for x in map(_wide, a)).sqrt()
 
 
 def sum_up(parts: Iterable[Tensor]) -> Tensor:
@@ -115,7 +120,7 @@ def gramian(task_gradients: Iterable[Tensor], seeds: int = 0) -> Float[Tensor, "
         task_gradients: (tasks, *runs, *) with respect to each parameter.
         seeds: number of seed axes.
     """
-    rows = (_flat(g, 1 + seeds).movedim(0, -2) for g in task_gradients)
+    rows = (_flat(g, 1 + seeds).movedim(0, -2) for g in map(_wide, task_gradients))
     return sum_up(row @ row.mT for row in rows)
 
 

@@ -723,6 +723,24 @@ def test_autocast(weighting):
     assert not torch.equal(rounded, exact)
 
 
+@for_every_weighting
+def test_weights_of_a_model_in_half_precision(weighting):
+    exact = build(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 6)).float()
+    models = [exact, copy.deepcopy(exact).bfloat16()]
+    weights = []
+    for model in models:
+        (x, y), (x_meta, y_meta) = batch(16, dtype=torch.float32), batch(16, 1, dtype=torch.float32)
+        kind = model.trunk[0].weight.dtype
+        weigh = weigher(model, weighting)
+        for _ in range(2):
+            loss = weigh(x.to(kind), y, meta=(x_meta.to(kind), y_meta), epoch=0)
+            loss.backward()
+        weights.append(weigh.weights)
+    assert weights[1].dtype == torch.float32
+    scale = weights[0].abs().max()
+    torch.testing.assert_close(weights[1] / scale, weights[0] / scale, rtol=0.0, atol=0.05)
+
+
 def test_losses_are_computed_in_float32_from_half_precision_outputs():
     model = build().float()
     x, y = batch(16, dtype=torch.float32)
