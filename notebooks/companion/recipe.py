@@ -186,14 +186,15 @@ def against(numbers: pd.DataFrame, condition: str, method: str, other: str, metr
     rows = claims.compared(claims.Numbers(numbers), [claims.Versus(condition, method, [other], metric)])
     row = claims.outcomes(rows).iloc[0]
     low, high = sorted((abs(row["low"]), abs(row["high"])))
-    name = f"{other} ({row['theirs']:.3f})"
+    mean = f"{row['theirs']:.3f}"
     if row["outcome"] == "level":
-        return f"level with {name}"
+        return f"level with {other} ({mean})"
     if not row["low"] * row["high"] > 0:
-        return f"not clearly apart from {name}, {row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+        difference = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+        return f"not clearly apart from {other} ({mean}; {difference})"
     where = "below" if row["difference"] < 0 else "above"
-    hangs = ", unclear since another rate would narrow it" if row["rate"] == "decides" else ""
-    return f"{abs(row['difference']):.3f} [{low:.3f}, {high:.3f}] {where} {name}{hangs}"
+    hangs = "; unclear: another rate would narrow it" if row["rate"] == "decides" else ""
+    return f"{abs(row['difference']):.3f} [{low:.3f}, {high:.3f}] {where} {other} ({mean}{hangs})"
 
 
 def ranks(numbers: pd.DataFrame, condition: str, method: str, others: Sequence[str]) -> str:

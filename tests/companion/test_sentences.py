@@ -114,7 +114,7 @@ def test_a_wide_interval_is_not_called_level():
     table = judged(a=0.2, b=0.21)
     wide = table["value"] + 0.2 * table["seed"].map(lambda s: (-1) ** s) * (table["method"] == "b")
     says = recipe.against(table.assign(value=wide), "c", "a", "b")
-    assert re.fullmatch(r"not clearly apart from b \(0\.\d{3}\), -0\.\d{3} \[-0\.\d{3}, \+0\.\d{3}\]", says)
+    assert re.fullmatch(r"not clearly apart from b \(0\.\d{3}; -0\.\d{3} \[-0\.\d{3}, \+0\.\d{3}\]\)", says)
 
 
 @pytest.mark.parametrize(("regret", "hangs"), [(0.0, False), (0.28, True)])

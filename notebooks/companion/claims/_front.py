@@ -136,7 +136,8 @@ def _example(rows: pd.DataFrame) -> str:
         return ""
     where, seeds = " ".join(filter(None, [row["data"], row["place"]])), row["seeds"].split(" of ")[1]
     against = f"{row['ours']} against {row['theirs']}, a constant {row['constant']}"
-    worse = (rows["theirs"].astype(float) > rows["constant"].astype(float)).sum() if "loss" in metric else 0
+    theirs, constant = (pd.to_numeric(rows[side], errors="coerce") for side in ("theirs", "constant"))
+    worse = (theirs > constant).sum() if "loss" in metric else 0
     weak = f"; in {worse} of them that is worse than a constant" if worse else ""
     return f" ({where}, {seeds} seeds, at most {row['steps']} steps: {against}{weak})"
 
