@@ -7,6 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
 import mtlkit as mtl
+from mtlkit import levels as module
 from mtlkit.levels import STRENGTHS, as_counts, levels
 
 
@@ -42,6 +43,16 @@ def test_linear_models_are_those_of_scikit_learn_with_the_penalty_that_unused_cl
         best = models[int(np.argmin(losses))].predict_proba(draw.test.x)[:, 1]
         assert values(found[name])[1] == pytest.approx(log_loss(draw.test.y["is_8"], best), rel=1e-6)
         assert values(found[name], "roc_auc")[1] == pytest.approx(roc_auc_score(draw.test.y["is_8"], best), abs=1e-6)
+
+
+def test_the_penalty_is_lowered_while_unused_rows_gain_by_it(digits, monkeypatch):
+    data, found = digits
+    tried, linear = [], module.linear
+    monkeypatch.setattr(module, "linear", lambda data, strength: tried.append(strength) or linear(data, strength))
+    assert values(levels(data, 1)["linear model"]) == values(found["linear model"])[:1]
+    on_noisy = tried[: tried.index(STRENGTHS[0], 1)]
+    assert on_noisy == list(STRENGTHS[: len(on_noisy)])
+    assert 1 < len(on_noisy) < len(STRENGTHS)
 
 
 def test_regressions_and_classes_have_floors_too():

@@ -163,9 +163,9 @@ def studied(
     for condition, (data, candidates) in conditions.items():
         where = {"store": store, "missing": missing}
         found = studies.study(candidates, seeds=seeds, label=f"{condition}, ", **where, **options)
-        if found.runs:
-            outcomes[condition] = found
-            floors[condition] = levels(data, seeds, **where)
+        floor = levels(data, seeds, **where) if found.runs else {}
+        if CONSTANT in floor:
+            outcomes[condition], floors[condition] = found, floor
     shared = overlap if isinstance(overlap, Mapping) else dict.fromkeys(conditions, overlap)
     return Studied(outcomes, floors, shared, called)
 

@@ -30,6 +30,8 @@ def show(
         how: what is drawn, and what its bars are.
         numbers: for a table, what to save as csv; the table itself when None.
     """
+    if says[0].isascii():  # such as a word; a capital α is another letter
+        says = says[0].upper() + says[1:]
     display(Markdown(f"**{says}** {how}".strip()))
     if isinstance(what, Figure):
         figures.save_figure(what, folder, name)

@@ -17,7 +17,7 @@ def shown(monkeypatch):
 
 def test_a_figure_is_saved_and_shown_with_its_words(tmp_path, shown):
     figure = figures.curves(pd.DataFrame({"Uniform": [1.0, 0.5]}, index=[1, 2]), label="loss")
-    show(figure, "f", tmp_path, says="It falls to 0.5.", how="A line.")
+    show(figure, "f", tmp_path, says="it falls to 0.5.", how="A line.")
     (head, _), (picture, options) = shown
     assert head.data == "**It falls to 0.5.** A line."
     assert picture["text/plain"] == "It falls to 0.5. A line."
@@ -33,5 +33,6 @@ def test_a_table_is_saved_with_its_numbers(tmp_path, shown):
     assert shown[1][0] is table
     assert (tmp_path / "t.csv").read_text() == "method,mean\nUniform,0.5\n"
     assert "| Uniform" in (tmp_path / "t.md").read_text()
-    show(table, "u", None, says="Half.")
+    show(table, "u", None, says="αVIL is half.")
+    assert shown[2][0].data == "**αVIL is half.**"
     assert not (tmp_path / "u.csv").exists()
