@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -217,6 +218,8 @@ def ranking(
             axis.axvline(table.loc[reference, "mean"], color=BLACK, linewidth=0.8, linestyle=":")
         if lower_is_better:
             _spread_out(axis, np.array([*table["mean"], *(floors or {}).get(title, {}).values()]))
+        else:
+            _near(axis, table, (floors or {}).get(title, {}))
         axis.set_title(title)
     says = f"{label}; {INTERVAL}"
     if floors is None:
@@ -225,6 +228,18 @@ def ranking(
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, title=says, title_fontsize=9)
     return figure
+
+
+def _near(axis: Axes, table: pd.DataFrame, floors: Mapping[str, float]) -> None:
+    """Cut the axis to the methods where floors lie so far below that differences would not show; words name them."""
+    low, high = table["low"].min(), table["high"].max()
+    reach = low - 2 * (high - low)
+    if far := {name: level for name, level in floors.items() if level < reach}:
+        near = min([low, *(level for level in floors.values() if level >= reach)])
+        axis.set_xlim(near - 0.15 * (high - near), high + 0.1 * (high - near))
+        words = "; ".join(f"{name} {level:.2f}" for name, level in far.items())
+        axis.annotate(f"← {words}", (0.01, -1), xycoords=("axes fraction", "data"), fontsize=8, va="center")
+        axis.set_ylim(bottom=-1.6)
 
 
 @_styled
@@ -510,7 +525,10 @@ def ratio_by_size(panels: Mapping[str, pd.DataFrame], *, label: str, size_label:
         label: of the ratio.
     """
     columns = 3
-    figure, axes = _figure(columns, -(-len(panels) // columns), width=2.2, height=1.9, sharex=True, sharey=True)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(6.6, 1.9 * rows + 1))
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    sizes = sorted(pd.concat(panels)["size"].unique())
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
     for axis, (title, table) in zip(axes.flat, panels.items(), strict=False):
@@ -519,14 +537,15 @@ def ratio_by_size(panels: Mapping[str, pd.DataFrame], *, label: str, size_label:
             bars = [rows["ratio"] - rows["low"], rows["high"] - rows["ratio"]]
             axis.errorbar(rows["size"], rows["ratio"], bars, color=colour, linestyle=line, marker=marker, label=pair)
         axis.axhline(1, color=BLACK, linewidth=0.8)
-        axis.set(title=title, xscale="log", yscale="log")
-        axis.set_xticks(sizes := sorted(table["size"].unique()), [f"{size:,}" for size in sizes])
+        axis.set(title=title, xscale="log", yscale="log", xlim=(sizes[0] / 1.6, sizes[-1] * 1.6))
+        axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axis.minorticks_off()
     low, high = axes[0, 0].get_ylim()
-    ticks = [t for t in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if low <= t <= high]
+    fine, coarse = (0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.5), (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
+    ticks = [t for t in (fine if fine[0] < low and high < fine[-1] else coarse) if low <= t <= high]
     axes[0, 0].set_yticks(ticks, [f"{t:g}" for t in ticks])
-    figure.supxlabel(size_label, fontsize="medium")
-    figure.supylabel(label, fontsize="medium")
+    axes[-1, columns // 2].set_xlabel(size_label)
+    figure.supylabel("\n".join(textwrap.wrap(label, 30)), fontsize="medium")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure

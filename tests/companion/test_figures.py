@@ -145,6 +145,17 @@ def test_ranking_draws_floors_in_place_of_a_reference(table):
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["constant", "linear model"]
 
 
+def test_floors_far_below_are_named_and_do_not_squeeze_the_methods():
+    table = pd.DataFrame({"mean": [0.96, 0.97], "low": [0.95, 0.96], "high": [0.97, 0.98]}, index=["DIW", "AlphaVIL"])
+    floors = {"digits": {"constant": 0.1, "linear model": 0.9}}
+    axis = figures.ranking({"digits": table}, label="accuracy", lower_is_better=False, floors=floors).axes[0]
+    assert axis.get_xlim() == pytest.approx((0.9 - 0.15 * 0.08, 0.98 + 0.1 * 0.08))
+    assert [text.get_text() for text in axis.texts] == ["← constant 0.10"]
+    near = {"digits": {"constant": 0.91}}
+    axis = figures.ranking({"digits": table}, label="accuracy", lower_is_better=False, floors=near).axes[0]
+    assert not axis.texts
+
+
 def test_ratio_by_size_draws_a_line_per_pair_with_its_interval():
     import pandas as pd
 
@@ -160,6 +171,9 @@ def test_ratio_by_size_draws_a_line_per_pair_with_its_interval():
     assert bars == [pytest.approx([0.4, 0.7])]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["100", "1,000"]
     assert figure.axes[1].get_title(loc="left") == "Uniform"
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["0.5", "1"]
+    close = figures.ratio_by_size({"DWA": table.assign(ratio=1.1, low=1.02, high=1.2)[:1]}, label="ratio").axes[0]
+    assert [label.get_text() for label in close.get_yticklabels()] == ["1", "1.1", "1.2"]
 
 
 def test_around_drift_draws_means_of_shares_and_the_drift():
