@@ -135,6 +135,8 @@ def prepare(frame: pd.DataFrame, roles: Roles, *, repeats: int | None = None, in
     """
     if not isinstance(frame, pd.DataFrame):
         raise Refused(f"frame is a {type(frame).__name__}, expected a pandas.DataFrame")
+    if frame.columns.nlevels > 1:
+        raise Refused(f"the columns have {frame.columns.nlevels} levels, expected one: frame.columns.to_flat_index()")
     frame = frame.rename(columns=str).reset_index(drop=True)
     roles.check(frame)
     main, targets, groups, time, balanced = roles.main, roles.targets, roles.groups, roles.time, roles.balanced
