@@ -117,7 +117,7 @@ def test_columns_of_several_levels_are_refused():
     columns = pd.MultiIndex.from_tuples([("sales", "target"), ("sales", "price")])
     table = pd.DataFrame([[0, 1.0], [1, 2.0]] * 40, columns=columns)
     with pytest.raises(Refused, match=r"the columns have 2 levels, expected one: frame.columns.to_flat_index\(\)"):
-        mtl.advise(table, main=("sales", "target"), auxiliaries=[("sales", "price")])
+        prepare(table, Roles("target", ["price"]))
 
 
 @pytest.mark.parametrize(
