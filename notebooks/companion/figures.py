@@ -434,13 +434,15 @@ def trajectories(runs: Sequence[Runs], metrics: Mapping[str, str]) -> Figure:
 def gain_by_level(panels: Mapping[tuple[str, str], pd.DataFrame], *, label: str) -> Figure:
     """A line per method over levels such as noise or size, with 95 % intervals; levels are evenly spaced.
 
+    The panels of a column have one axis, which goes as far as its means; longer intervals are cut.
+
     Args:
         panels: title of a row and label of the horizontal axis to a frame with the columns ``method``,
             ``level``, ``gain``, ``low``, ``high``; the first label of all is that of the first column.
         label: of the vertical axes.
     """
     rows, columns = (list(dict.fromkeys(key[place] for key in panels)) for place in (0, 1))
-    figure, axes = _figure(len(columns), len(rows), width=3.3, height=2.5, sharex="col", sharey=True)
+    figure, axes = _figure(len(columns), len(rows), width=3.3, height=2.5, sharex="col")
     methods = list(dict.fromkeys(m for table in panels.values() for m in table["method"]))
     drawn = {}
     for (row, column), table in panels.items():
@@ -457,6 +459,9 @@ def gain_by_level(panels: Mapping[tuple[str, str], pd.DataFrame], *, label: str)
             axis.vlines(places, found["low"], found["high"], color=colour, linewidth=1.5)
         axis.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
         axis.set_title(row)
+        means = pd.concat([other["gain"] for key, other in panels.items() if key[1] == column])
+        space = 0.15 * (max(means.max(), 0) - min(means.min(), 0))
+        axis.set_ylim(min(means.min(), 0) - space, max(means.max(), 0) + space)
     for axis, column in zip(axes[-1], columns, strict=True):
         axis.set_xlabel(column)
     figure.supylabel(label, fontsize="medium")
