@@ -12,7 +12,7 @@ from torch import nn
 from torch.export import Dim, export
 
 import mtlkit as mtl
-from mtlkit.datasets import from_frame
+from mtlkit.datasets import Dataset, Split, from_frame
 from mtlkit.models import MultiTaskModel
 from mtlkit.tasks import pack, per_sample_losses
 
@@ -502,3 +502,16 @@ def test_no_warning_where_all_is_known(rented):
         warnings.simplefilter("always")
         rented["rent"][1].predict(table())
     assert not found
+
+
+def test_targets_of_several_positions_are_saved_and_token_ids_need_no_conversion(tmp_path):
+    ids = torch.randint(0, 9, (40, 5), generator=torch.Generator().manual_seed(0))
+    y = {"any": (ids == 3).any(1).double(), "each": (ids > 4).double()}
+    split = Split(ids, y, torch.arange(40), torch.zeros(40, 2, dtype=torch.bool))
+    data = Dataset("ids", (mtl.Task("any", "binary"), mtl.Task("each", "binary")), split, split, split)
+    model = mtl.models.recurrent(data, vocabulary=9)
+    runs = mtl.fit(model, data, mtl.Uniform(), **{**FAST, "dtype": torch.float32})
+    runs.save(tmp_path / "runs.pt")
+    again = mtl.load_runs(tmp_path / "runs.pt").model(0)
+    for name, output in runs.model(0)(ids).items():
+        torch.testing.assert_close(again(ids)[name], output)

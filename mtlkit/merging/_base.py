@@ -25,10 +25,10 @@ class Epoch:
         parameters: θ, (*runs, *) each.
         n_tasks: T.
         steps: optimiser steps of one branch that sees all of its training data once.
-        train: called with the branches' parameters (branches, *runs, *), the weights of the tasks' mean losses, the
-            share of the training data to use, and a word: the optimisers of the last call continue if it had the same
-            word, and start afresh otherwise or for None; where the branches' updates are summed, in how many parts
-            they share the model's own penalty. Returns the trained branches.
+        train: called with the branches' parameters (branches, *runs, *), the weights of the tasks' mean losses
+            (branches, *runs, tasks), the share of the training data to use, and a word: the optimisers of the last
+            call continue if it had the same word, and start afresh otherwise or for None; where the branches' updates
+            are summed, in how many ``parts`` they share the model's own penalty. Returns the trained branches.
         meta: parts of the main task's mean loss on the meta split: their sum is the loss.
         metric: parameters to the main task's metric on the meta split, to be lowered; the loss when None.
     """

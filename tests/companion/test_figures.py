@@ -203,6 +203,9 @@ def test_levels_draw_a_line_per_method_in_its_panel():
     assert [tick.get_text() for tick in bottom.get_xticklabels()] == ["0", "0.6"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
     assert (top.get_title(loc="left"), bottom.get_title(loc="left")) == ("top", "bottom")
+    wild = table.assign(low=-99.0, high=99.0)
+    axis = figures.gain_by_level({("top", "noise"): wild}, label="gain").axes[0]
+    assert axis.get_ylim() == pytest.approx((-0.15 * 3, 1.15 * 3))  # the means 0 to 3, whatever the intervals
 
 
 def test_ratios_leave_out_what_was_not_measured():

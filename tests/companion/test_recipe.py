@@ -32,6 +32,17 @@ def test_means_are_those_of_the_summary(found):
     assert set(found.lines("accuracy")["a"]) == set(found.floors["a"])
 
 
+def test_a_condition_without_its_floors_is_left_out_where_nothing_is_trained(tmp_path):
+    data = mtl.datasets.load("digits", main=8)
+    model = mtl.models.mlp(data, hidden=(8,))
+    few = {"Uniform": studies.Candidate(model, data, mtl.Uniform(), {"steps_per_epoch": 3})}
+    options = BUDGET | {"store": tmp_path / "runs.parquet"}
+    studies.study(few, **options)
+    assert not recipe.studied({"a": (data, few)}, **options | {"missing": "skip"}).outcomes
+    recipe.studied({"a": (data, few)}, **options)
+    assert list(recipe.studied({"a": (data, few)}, **options | {"missing": "skip"}).outcomes) == ["a"]
+
+
 def test_shared_rows_widen_every_interval_of_a_study(found):
     wider = (1 + 2 * 0.5) ** 0.5
     alone = dataclasses.replace(found, overlap=dict.fromkeys(found.outcomes, 0.0))
