@@ -67,8 +67,8 @@ def every_contender(
     ranked = dict(sorted(found.means().items(), key=lambda item: -float(item[0].split("%")[0])))
     lowest = [f"at {c}: {t['mean'].idxmin()} ({t['mean'].min():.3f})" for c, t in ranked.items()]
     says = f"The lowest test loss {', '.join(lowest)}."
-    how = "Test losses of all contenders, best of a row's first panel on top; what lies right of the dotted line, a "
-    how += "constant, has learned nothing."
+    how = "Test losses of all contenders, a row's best of the first panel on top; what lies right of the dotted "
+    how += "line, a constant, has learned nothing."
     show(figures.ranking(ranked, label=LABEL, floors=found.lines()), figure, out, says=says, how=how)
     by_condition(found, numbers, out, name, metrics)
 
