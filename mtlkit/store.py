@@ -64,7 +64,8 @@ class Store:
         if not self.path.exists():
             return pd.DataFrame(columns=COLUMNS)
         try:
-            found = pq.read_table(self.path)
+            # One look at the file: by its path it would be opened twice, and might be replaced in between.
+            found = pq.read_table(pa.BufferReader(self.path.read_bytes()))
         except (pa.ArrowInvalid, OSError) as error:
             raise ValueError(f"{self.path} is damaged ({error}): restore it, for instance with git checkout") from None
         version = (found.schema.metadata or {}).get(b"mtlkit store")

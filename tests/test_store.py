@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -120,6 +121,30 @@ def test_what_another_process_has_written_meanwhile_is_not_written_twice(tmp_pat
     assert found.runs(settings(), 4, [0, 1, 2], "a").frame.groupby("seed")["epoch"].max().tolist() == [4, 4, 4]
     assert not found.table.duplicated([*SETTINGS, "epochs", "seed", "epoch", "split"]).any()
     assert found.seeds(settings(lr=0.2), 4) == [1]
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_not_damaged(tmp_path):
+    path, contents = tmp_path / "runs.parquet", []
+    for end in (4, 400):
+        path.unlink(missing_ok=True)
+        Store(path).add(settings(), end, runs({0: end}))
+        contents.append(path.read_bytes())
+    done = threading.Event()
+
+    def replaced():
+        while not done.is_set():
+            for content in contents:
+                (tmp_path / "part").write_bytes(content)
+                os.replace(tmp_path / "part", path)
+
+    writer = threading.Thread(target=replaced)
+    writer.start()
+    try:
+        for _ in range(150):
+            assert Store(path).table["epochs"].iloc[0] in (4, 400)
+    finally:
+        done.set()
+        writer.join()
 
 
 def test_a_damaged_file_and_one_of_another_version_are_refused_and_left_alone(tmp_path):
