@@ -113,8 +113,8 @@ def lower_is_better(metric: str) -> bool:
 def taken_for(column: pd.Series) -> tuple[str, str]:
     """The kind of task that a target column is taken for where nothing is said, and why.
 
-    Two values are binary; other text and categories, and the whole numbers from 0 or 1 to at most :data:`FEW_VALUES`
-    of them, without a gap, multiclass; other numbers a regression.
+    Two values are binary; other text and categories, and whole numbers from -1, 0 or 1 without a gap, at most
+    :data:`FEW_VALUES` of them, multiclass; other numbers a regression.
 
     >>> taken_for(pd.Series(["no", "yes", None])), taken_for(pd.Series([1.0, 2.0, 3.0, 2.0]))
     (('binary', 'two values'), ('multiclass', 'the whole numbers 1 to 3'))
@@ -125,7 +125,7 @@ def taken_for(column: pd.Series) -> tuple[str, str]:
     if not pd.api.types.is_numeric_dtype(column):
         return "multiclass", f"text, {len(values)} values"
     whole = np.sort(np.asarray(values, float))
-    if 2 < len(whole) <= FEW_VALUES and whole[0] in (0, 1) and (np.diff(whole) == 1).all():
+    if 2 < len(whole) <= FEW_VALUES and whole[0] in (-1, 0, 1) and (np.diff(whole) == 1).all():
         return "multiclass", f"the whole numbers {whole[0]:.0f} to {whole[-1]:.0f}"
     return "regression", f"numbers, {len(values):,} values"
 

@@ -261,6 +261,7 @@ def test_labels_flipped_half_of_the_time_carry_no_information():
         ([True, False], "binary", "two values"),
         ([0, 1, 2], "multiclass", "the whole numbers 0 to 2"),
         ([1.0, 3.0, 2.0, np.nan], "multiclass", "the whole numbers 1 to 3"),
+        ([-1, 0, 1], "multiclass", "the whole numbers -1 to 1"),
         (range(10), "multiclass", "the whole numbers 0 to 9"),
         (range(11), "regression", "numbers, 11 values"),
         ([0, 1, 3], "regression", "numbers, 3 values"),

@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from mtlkit.advice._read import Refused
-from mtlkit.tasks import FEW_VALUES, KINDS
+from mtlkit.tasks import FEW_VALUES, KINDS, taken_for
 
 MAX_CLASSES = 50
 MAX_CATEGORIES = 200
@@ -152,23 +152,14 @@ def target_of(column: pd.Series, given: str | None) -> tuple[pd.Series, str, str
             )
         if not len(strange):
             column, known, note = read, read.dropna(), f", {known.iloc[0]!r} read as {read[known.index[0]]:g}"
-    numeric, values = pd.api.types.is_numeric_dtype(known), known.unique().tolist()
-    if given is None and len(values) == 2:
-        return column, "binary", "two values"
-    if given == "regression" and not numeric:
+    values, (kind, why) = known.unique().tolist(), taken_for(known)
+    if given == "regression" and not pd.api.types.is_numeric_dtype(known):
         raise Refused(f"target {name!r} holds text such as {values[0]!r}, expected numbers for a regression")
     if given == "binary" and len(values) > 2:
         raise Refused(f"target {name!r} has {len(values):,} different values, expected two for kind 'binary'")
-    whole = np.sort(np.asarray(values, float)) if numeric else np.empty(0)
-    few = numeric and len(whole) <= FEW_VALUES and whole[0] in (-1, 0, 1) and (np.diff(whole) == 1).all()
-    kind = given or ("multiclass" if few or not numeric else "regression")
-    if kind == "multiclass" and len(values) > MAX_CLASSES:
+    if (given or kind) == "multiclass" and len(values) > MAX_CLASSES:
         raise Refused(f"target {name!r} has {len(values):,} classes, expected at most {MAX_CLASSES}")
-    if given is not None:
-        return column, given, f"as you said{note}"
-    if few:
-        return column, kind, f"the whole numbers {whole[0]:.0f} to {whole[-1]:.0f}"
-    return column, kind, f"numbers, {len(values):,} values{note}" if numeric else f"text, {len(values)} values"
+    return column, given or kind, f"{why if given is None else 'as you said'}{note}"
 
 
 def input_of(column: pd.Series, as_date: bool) -> tuple[str | None, str, str, bool]:
