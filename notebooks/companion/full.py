@@ -28,8 +28,9 @@ BUILD = Path("build/full")
 RESULTS = Path("data/results")
 SAME, TOLERANCE = 1e-5, 0.05
 """Relative differences in the test loss at the chosen epoch up to which a fit has the same digits, and counts as made
-again. On another processor sums have another order, and in thousands of steps rounding can grow until another epoch is
-chosen, for SLGrad first, whose weights are cut off at zero."""
+again in any case. On another processor sums have another order, and in thousands of steps rounding can grow until
+another epoch is chosen: of single-precision convolutions at high rates, and of SLGrad, whose weights are cut off at
+zero. Then a fit may differ from the stored one by as much as stored seeds of the same settings do among themselves."""
 
 
 def fill(name: str, sections: dict[str, dict]) -> None:
@@ -86,8 +87,8 @@ def check(count: int, seed: int, paths: Sequence[Path]) -> tuple[int, list[str]]
     """Draw stored fits at random, train them again and compare.
 
     Returns:
-        how many have the same digits (:data:`SAME`), and a sentence for every fit that differs (:data:`TOLERANCE`), in
-        the test loss at its chosen epoch.
+        how many have the same digits (:data:`SAME`), and a sentence for every fit that differs by more than
+        :data:`TOLERANCE` allows, in the test loss at its chosen epoch.
 
     Raises:
         ValueError: no fits in these files.
@@ -104,22 +105,23 @@ def check(count: int, seed: int, paths: Sequence[Path]) -> tuple[int, list[str]]
     same, found = 0, []
     torch.set_num_threads(1)
     for path, row in progress([fits[n] for n in drawn], "training stored fits again"):
-        settings = {name: row[name] for name in SETTINGS}
-        stored = stores[path].runs(settings, int(row["epochs"]), [row["seed"]], row["method"])
-        before, now = (_chosen(runs, row["seed"]) for runs in (stored, again(row)))
+        settings, cap, store = {name: row[name] for name in SETTINGS}, int(row["epochs"]), stores[path]
+        losses = _chosen(store.runs(settings, cap, store.seeds(settings, cap), row["method"]))
+        before, now = losses[row["seed"]], _chosen(again(row))[row["seed"]]
+        among_seeds = np.ptp(losses[np.isfinite(losses)]) if np.isfinite(losses).any() else 0.0
+        allowed = max(TOLERANCE * abs(before), among_seeds) if np.isfinite(before) else 0.0
         same += np.isclose(before, now, rtol=SAME, atol=0, equal_nan=True)
-        if not np.isclose(before, now, rtol=TOLERANCE, atol=0, equal_nan=True):
+        if not np.isclose(before, now, rtol=0, atol=allowed, equal_nan=True):
             what = ", ".join(str(row[name]) for name in SETTINGS)
             found.append(f"{path}, seed {row['seed']}: test loss {before:.6g} stored, {now:.6g} now ({what})")
     return same, found
 
 
-def _chosen(runs: Runs, seed: int) -> float:
+def _chosen(runs: Runs) -> pd.Series:
+    """Seed to the main task's test loss at its chosen epoch."""
     rows = runs.final("selected")
-    rows = rows[
-        (rows["seed"] == seed) & (rows["split"] == "test") & (rows["metric"] == "loss") & (rows["task"] == runs.main)
-    ]
-    return float(rows["value"].iloc[0])
+    rows = rows[(rows["split"] == "test") & (rows["metric"] == "loss") & (rows["task"] == runs.main)]
+    return rows.set_index("seed")["value"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -133,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.check is not None:
             same, found = check(given.check, given.seed, sorted(RESULTS.glob("*.parquet")))
             print(*found, f"{same} of {given.check} test losses have the same digits", sep="\n")
-            print(f"{len(found)} differ by more than {TOLERANCE:.0%}")
+            print(f"{len(found)} differ by more than {TOLERANCE:.0%} and by more than seeds do")
             return 1 if found else 0
         os.nice(19)
         sections = yaml.safe_load(Path("params.yaml").read_text())["full"]

@@ -56,6 +56,16 @@ def test_a_fit_that_differs_is_named(stored):
     assert len(full.check(1, 0, [stored])[1]) <= 1
 
 
+@pytest.mark.parametrize(("factors", "differing"), [((1.5, 0.5), 0), ((0.5, 0.5), 2)])
+def test_a_fit_may_differ_as_much_as_seeds_do(stored, factors, differing):
+    store = Store(stored)
+    table = store.table
+    by_seed = table["seed"].map(dict(enumerate(factors))).where(table["method"] == "SLGrad", 1.0)
+    store._write(table.assign(value=table["value"] * by_seed))
+    same, found = full.check(4, 0, [stored])
+    assert (same, len(found)) == (2, differing)
+
+
 def test_no_fits_are_an_error_in_words(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(full, "RESULTS", tmp_path)
     assert full.main(["--check", "2"]) == 1
