@@ -55,6 +55,7 @@ def contenders(
     meta_batch_sizes: Sequence[int] = (),
     flip: float | None = None,
     rivals: bool = False,
+    clean: Dataset | None = None,
 ) -> dict[str, list[Candidate]]:
     """The methods to compare, with the baselines and ablations that a fair comparison needs.
 
@@ -73,17 +74,20 @@ def contenders(
         rivals: also compare with what the papers do not: ``train + meta, half each, GradientCosine`` (an auxiliary
             counts by its cosine with the gradient of the clean rows that are kept apart), and, where the main task
             is binary, ``single task, noise layer`` (the share of flipped labels is learned).
+        clean: ``data`` without wrong labels, for the contenders that see none of those: over several shares of wrong
+            labels they are then the same fits, which a store has to keep once. ``data`` when None.
     """
+    clean = data if clean is None else clean
     alone = data.only([data.main.name])
     several = {name: [found] if isinstance(found, Weighting) else list(found) for name, found in methods.items()}
     variants = {name: (data, found) for name, found in several.items()} | {
         "single task": (alone, [Uniform()]),
         "SLGrad, main task only": (alone, [SLGrad()]),
-        "meta rows only": (data.train_on_meta(1, HOLD_OUT), [Uniform()]),
-        "meta rows only, main task only": (alone.train_on_meta(1, HOLD_OUT), [Uniform()]),
+        "meta rows only": (clean.train_on_meta(1, HOLD_OUT), [Uniform()]),
+        "meta rows only, main task only": (clean.only([data.main.name]).train_on_meta(1, HOLD_OUT), [Uniform()]),
         "train + meta": (data.train_on_meta(None, HOLD_OUT), [Uniform()]),
         "train + meta, half each": (data.train_on_meta(0.5, HOLD_OUT), [Uniform()]),
-        "clean main labels": (data.without_main_labels().train_on_meta(0.5, HOLD_OUT), [Uniform()]),
+        "clean main labels": (clean.without_main_labels().train_on_meta(0.5, HOLD_OUT), [Uniform()]),
     }
     if rivals:
         half, _ = variants["train + meta, half each"]

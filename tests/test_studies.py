@@ -52,6 +52,22 @@ def test_baselines_train_on_what_their_name_says(candidates):
     assert all(c.data.test.rows.tolist() == data.test.rows.tolist() for c in candidates.values())
 
 
+def test_contenders_that_see_no_wrong_label_are_the_same_at_every_noise(candidates):
+    data, clean = (mtl.datasets.load("digits", label_noise=share) for share in (0.6, 0.0))
+    given = {"Uniform": mtl.Uniform(), "SLGrad": mtl.SLGrad()}
+    found = {name: c for name, (c,) in studies.contenders(data, mtl.models.mlp, given, clean=clean).items()}
+    same = {name for name, c in found.items() if "label_noise" not in c.data.recipe}
+    assert same == {"meta rows only", "meta rows only, main task only", "clean main labels"}
+    assert found.keys() == candidates.keys()
+    for name in found:
+        one, other = (contender[name].data.resample(3) for contender in (found, candidates))
+        for split, rows in one.splits.items():
+            theirs = other.splits[split]
+            assert rows.x.equal(theirs.x)
+            assert rows.noisy.equal(theirs.noisy)
+            assert all(torch.equal(y.nan_to_num(-9), theirs.y[task].nan_to_num(-9)) for task, y in rows.y.items())
+
+
 def test_rivals_are_added_on_request_and_fit_the_study(candidates):
     data = mtl.datasets.load("digits", label_noise=0.6)
     given = {"Uniform": mtl.Uniform(), "SLGrad": mtl.SLGrad()}
