@@ -4,7 +4,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from companion import claims, figures, methods
-from companion.claims._front import filled, findings, generated, hero, slim
+from companion.claims._front import by_clean_rows, filled, findings, generated, hero, slim
 from companion.claims._table import least_support, short, untested
 
 import mtlkit as mtl
@@ -14,15 +14,32 @@ ROOT = Path(__file__).parents[2]
 
 def committed():
     table = pd.read_csv(ROOT / "figures/claims/claims.csv", dtype=str, keep_default_na=False)
-    return table, pd.read_csv(ROOT / "figures/label_noise_mnist/label_noise_mnist_per_seed.csv")
+    studies = ("label_noise_mnist/label_noise_mnist", "clean_rows/clean_rows")
+    return table, *(pd.read_csv(ROOT / f"figures/{study}_per_seed.csv") for study in studies)
 
 
 def test_the_front_page_says_what_the_tables_say():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert filled(text, generated(*committed())) == text
-    table, numbers = committed()
-    assert filled(text, generated(table, numbers.assign(value=numbers["value"] + 0.1))) != text
-    assert filled(text, generated(table.assign(verdict="opposite"), numbers)) != text
+    table, *numbers = committed()
+    for n, moved in enumerate(part.assign(value=part["value"] + 0.1) for part in numbers):
+        others = [*numbers[:n], moved, *numbers[n + 1 :]]
+        assert filled(text, generated(table, *others)) != text
+    assert filled(text, generated(table.assign(verdict="opposite"), *numbers)) != text
+
+
+def test_losses_are_listed_by_the_number_of_clean_rows():
+    methods = ("SLGrad", "meta rows only", "linear model, clean rows", "constant")
+    rows = [
+        (f"{noise}% label noise, {count} clean rows", method, seed, metric, count / 1000 + 0.1 * n + 0.02 * seed)
+        for noise, counts in ((0, [25]), (60, [200, 25, 50])) for count in counts
+        for n, method in enumerate(methods) for seed in range(2) for metric in ("loss", "accuracy")
+    ]  # fmt: skip
+    says = by_clean_rows(pd.DataFrame(rows, columns=["condition", "method", "seed", "metric", "value"]))
+    assert "60% label noise, 2 seeds" in says
+    assert "with 25, 50 and 200 of them SLGrad's test loss is 0.035, 0.060 and 0.210" in says
+    assert "on them alone 0.135, 0.160 and 0.310" in says
+    assert "of a constant 0.335, 0.360 and 0.510" in says
 
 
 def test_no_number_on_the_front_page_is_typed():

@@ -13,8 +13,9 @@ from companion.claims._front import filled, generated
 def main(path: Path) -> None:
     """Write every generated part of a front page anew, between its marks."""
     claims = pd.read_csv("figures/claims/claims.csv", dtype=str, keep_default_na=False)
-    numbers = pd.read_csv("figures/label_noise_mnist/label_noise_mnist_per_seed.csv")
-    path.write_text(filled(path.read_text(encoding="utf-8"), generated(claims, numbers)), encoding="utf-8")
+    studies = ("label_noise_mnist/label_noise_mnist", "clean_rows/clean_rows")
+    numbers = [pd.read_csv(f"figures/{study}_per_seed.csv") for study in studies]
+    path.write_text(filled(path.read_text(encoding="utf-8"), generated(claims, *numbers)), encoding="utf-8")
 
 
 if __name__ == "__main__":

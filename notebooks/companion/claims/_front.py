@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -27,16 +27,19 @@ def filled(text: str, parts: dict[str, str]) -> str:
     return text
 
 
-def generated(table: pd.DataFrame, numbers: pd.DataFrame) -> dict[str, str]:
+def generated(table: pd.DataFrame, numbers: pd.DataFrame, clean: pd.DataFrame) -> dict[str, str]:
     """Everything on the front page that has a number or names a method.
 
     Args:
         table: the claims table.
         numbers: the per-seed numbers of label_noise_mnist.
+        clean: those of clean_rows.
     """
+    found = [*findings(table), untested(table)]
+    found.insert(1, by_clean_rows(clean))
     return {
         "hero": hero(numbers),
-        "findings": "\n".join(f"- {sentence}" for sentence in [*findings(table), untested(table)] if sentence),
+        "findings": "\n".join(f"- {sentence}" for sentence in found if sentence),
         "claims": f"{picture(table)}\n\n{slim(short(table))}\n\n{key()}",
         "methods": slim(methods.listing()),
     }
@@ -104,6 +107,29 @@ def findings(table: pd.DataFrame) -> list[str]:
         ]),
     ]  # fmt: skip
     return [finding for finding in found if finding]
+
+
+def by_clean_rows(numbers: pd.DataFrame) -> str:
+    """What SLGrad, its clean rows used directly and a constant come to with few and many clean rows."""
+    parts = numbers["condition"].str.extract(r"(\d+% label noise), (\d+) clean rows")
+    worst = max(parts[0].unique(), key=lambda share: parts[1][parts[0] == share].nunique())
+    rows = numbers[(parts[0] == worst) & (numbers["metric"] == "loss")].assign(rows=parts[1].astype(int))
+    mean = rows.groupby(["method", "rows"])["value"].mean().unstack()
+
+    def series(method: str) -> str:
+        return _listed(f"{value:.3f}" for value in mean.loc[method])
+
+    return (
+        f"**How many clean rows** ([clean_rows](notebooks/clean_rows.ipynb), MNIST, {worst}, {rows['seed'].nunique()} "
+        f"seeds): with {_listed(mean.columns)} of them SLGrad's test loss is {series('SLGrad')}, of plain training on "
+        f"them alone {series('meta rows only')}, of a logistic regression on them "
+        f"{series('linear model, clean rows')}, of a constant {series('constant')}."
+    )
+
+
+def _listed(items: Iterable[object]) -> str:
+    *most, last = map(str, items)
+    return f"{', '.join(most)} and {last}"
 
 
 def _finding(
