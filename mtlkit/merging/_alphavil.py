@@ -40,7 +40,9 @@ class AlphaVIL(Merging):
     Args:
         rho: ρ, share of a task's training rows for its branch; with 1/T an epoch costs as much as a plain one.
         alpha_steps: gradient steps on α per epoch; 0 keeps α at 1.
-        alpha_lr: η_α, their learning rate; too large where α oscillates from one step to the next.
+        alpha_lr: η_α, their learning rate; too large where α oscillates from one step to the next. Then α may end
+            below zero for every task, all weights are zero, and nothing is trained any more, which the default did to
+            some seeds of ``notebooks/alphavil.ipynb``; ``alpha`` and ``task_weight`` show it.
         paper_scale: do not divide by T.
 
     Raises:

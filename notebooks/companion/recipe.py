@@ -101,6 +101,23 @@ class Studied:
         whole = spread.reset_index()
         show(spread.round(3).reset_index().set_index(self.called), name, folder, says=says, numbers=whole)
 
+    def collapsed(self, metric: str) -> pd.DataFrame:
+        """How many seeds come to no more than half of what the best contender has over the constant.
+
+        Args:
+            metric: of the test rows, the higher the better.
+
+        Returns:
+            a row per condition and method: collapsed seeds, of how many, and the metric's mean over the others.
+        """
+        rows = {}
+        for condition, floors in self.lines(metric).items():
+            values = studies.per_seed(self.outcomes[condition], metric)
+            down = values < (floors[CONSTANT] + values.mean().max()) / 2
+            counts = {"collapsed seeds": down.sum(), "of": len(values), "mean of the others": values[~down].mean()}
+            rows[condition] = pd.DataFrame(counts)
+        return pd.concat(rows, names=[self.called, "method"])
+
     def numbers(self, metrics: Sequence[str]) -> pd.DataFrame:
         """Every number for every seed, for the claims: :func:`companion.tables.protocol_table`."""
         return tables.protocol_table(self.outcomes, self.floors, metrics, self.overlap)

@@ -81,6 +81,16 @@ def test_tables_call_conditions_what_the_study_calls_them(found, tmp_path):
     assert set(pd.read_csv(tmp_path / "y.csv")["method"]) == {"single task", "SLGrad", "Uniform"}
 
 
+def test_seeds_that_collapse_are_counted_apart(found, monkeypatch):
+    values = pd.DataFrame({"single task": [0.9, 0.8, 1.0], "SLGrad": [0.1, 0.95, 0.49]})
+    monkeypatch.setattr(studies, "per_seed", lambda outcome, metric: values)
+    monkeypatch.setattr(recipe.Studied, "lines", lambda self, metric: {"a": {"constant": 0.1}})
+    down = found.collapsed("accuracy")
+    assert down.loc[("a", "single task")].tolist() == [0, 3, pytest.approx(0.9)]
+    assert down.loc[("a", "SLGrad")].tolist() == [2, 3, pytest.approx(0.95)]  # below (0.1 + 0.9) / 2
+    assert down.index.names == ["target", "method"]
+
+
 def test_clear_differences_are_counted_and_starred():
     rows = [("a", "x", 1.0, 0.5, 1.5), ("a", "y", -1.0, -1.5, -0.5), ("b", "x", 0.1, -0.1, 0.3)]
     table = pd.DataFrame(rows, columns=["condition", "method", "gain", "low", "high"])
