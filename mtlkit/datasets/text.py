@@ -132,7 +132,7 @@ def read_vocabulary(path: str) -> Vocabulary:
     tokenizers = _library()
     file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
     if not file.is_file():
-        raise FileNotFoundError(f"vocabulary is {path!r}, expected a tokenizer.json file or a folder with one")
+        raise FileNotFoundError(f"vocabulary is {path!r}, expected a tokenizer.json file or its folder, no name")
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises no narrower class

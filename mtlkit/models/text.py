@@ -218,13 +218,12 @@ def _with_heads(data: Dataset, text: Text, encoder: PreTrainedModel) -> MultiTas
             f"{data.name} has a vocabulary of {text.entries} entries, {kind} one of {config.vocab_size}: "
             "expected the encoder's own tokeniser"
         )
-    places = getattr(config, "max_position_embeddings", n_tokens)
     if config.pad_token_id != text.padding:
         raise ValueError(
             f"{data.name}: padding has id {text.padding}, {kind} expects {config.pad_token_id}: "
             "expected the encoder's own tokeniser"
         )
-    if n_tokens > places:
+    if n_tokens > (places := _places(encoder, n_tokens)):
         raise ValueError(f"{data.name}: inputs have {n_tokens} tokens, {kind} takes at most {places}")
     encoder.set_attn_implementation("eager")
     if getattr(encoder, "pooler", None) is not None:
@@ -233,6 +232,13 @@ def _with_heads(data: Dataset, text: Text, encoder: PreTrainedModel) -> MultiTas
     _check_encoder(trunk, data.train.x[:2].clone())
     width = config.hidden_size
     return MultiTaskModel(trunk, {task.name: nn.Linear(width, task.n_outputs) for task in data.tasks})
+
+
+def _places(encoder: PreTrainedModel, otherwise: int) -> int:
+    """How many tokens an encoder takes: RoBERTa's kind begins to count behind the place of the padding."""
+    places = getattr(encoder.config, "max_position_embeddings", otherwise)
+    inside = [m for name, m in encoder.named_modules() if isinstance(m, nn.Embedding) and "position" in name]
+    return places - max((m.padding_idx + 1 for m in inside if m.padding_idx is not None), default=0)
 
 
 @torch.no_grad()

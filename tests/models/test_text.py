@@ -388,6 +388,11 @@ def test_encoders_that_cannot_be_used(data, hub, bert, tmp_path):
     small = hub.BertModel(hub.BertConfig(**{**CONFIG, "max_position_embeddings": 11}))
     with pytest.raises(ValueError, match="inputs have 12 tokens, BertModel takes at most 11"):
         hugging_face(data, small)
+    for places, padding in ((12 + PADDING, PADDING), (13, 1)):
+        config = hub.RobertaConfig(**{**CONFIG, "max_position_embeddings": places, "pad_token_id": padding})
+        longer = replace(data, text=replace(data.text, padding=padding))
+        with pytest.raises(ValueError, match="inputs have 12 tokens, RobertaModel takes at most 11"):
+            hugging_face(longer, hub.RobertaModel(config))
     other = hub.DebertaV2Model(hub.DebertaV2Config(**CONFIG))
     with pytest.raises(ValueError, match="DebertaV2Model does not take a ready attention mask: padding changes"):
         hugging_face(data, other)
@@ -396,6 +401,14 @@ def test_encoders_that_cannot_be_used(data, hub, bert, tmp_path):
         hugging_face(data, bert)
     with pytest.raises(OSError, match="nothing-here"):
         hugging_face(data, tmp_path / "nothing-here")
+
+
+def test_a_roberta_takes_rows_as_long_as_its_places_behind_the_padding(data, hub):
+    config = hub.RobertaConfig(**{**CONFIG, "max_position_embeddings": 13 + PADDING, "pad_token_id": PADDING})
+    model = hugging_face(data, hub.RobertaModel(config))
+    full = torch.full((2, 12), 5)
+    full[:, 6] = data.text.separator
+    assert all(torch.isfinite(output).all() for output in model(full).values())
 
 
 def test_without_transformers(data, monkeypatch):
