@@ -87,8 +87,9 @@ def fit(
         optimizer: called with the stacked parameters and ``lr``; an elementwise optimiser of ``torch.optim``.
         clip: largest gradient norm of a step, for each seed by itself; for per-step methods.
         initial: seed to the values that its model starts from, by the names of parameters and buffers; what it
-            does not name is drawn as always. ``runs.state_dict`` starts each seed from the run of the same
-            seed, which had the same draw of the data, so that no test row was trained on before.
+            does not name is drawn as always, but heads without all of the trunk are refused. ``runs.state_dict``
+            starts each seed from the run of the same seed, which had the same draw of the data, so that no test
+            row was trained on before.
         seeds: a number of seeds, 0 to seeds - 1, or the seeds themselves.
         chunk: how many seeds are stacked into one program, which bounds the memory. When None: all,
             but one for a model with convolutions on a CPU, where stacked convolutions are slow.

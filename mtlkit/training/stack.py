@@ -214,6 +214,11 @@ def _fill(model: nn.Module, values: Mapping[str, Tensor], seed: int) -> None:
                 f"the model's has {tuple(own[name].shape)}"
             )
         own[name].copy_(value)
+    lacking = [name for name, _ in model.named_parameters() if name.startswith("trunk.") and name not in values]
+    if lacking and any(name.startswith("heads.") for name in values):
+        raise ValueError(
+            f"initial weights of seed {seed}: heads, but no {lacking[0]!r}, expected those of a model with this trunk"
+        )
 
 
 def check_layers(model: nn.Module) -> None:

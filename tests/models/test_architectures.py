@@ -601,6 +601,8 @@ def test_initial_weights_stand_in_for_the_drawn_ones():
         ),
         (lambda: models.mlp(small(), hidden=(7,)), r"seed 2: the model has no 'trunk.2.weight', expected names"),
         (lambda: models.taps(models.mlp(small(), hidden=(8, 6))), r"seed 2: 'trunk.0.weight' has shape \(7, 5\), the"),
+        (lambda: models.mlp(small(), hidden=(7, 6, 6)), "seed 2: heads, but no 'trunk.4.weight', expected those of a"),
+        (lambda: models.taps(models.mlp(small(), hidden=(7, 6, 6))), "seed 2: heads, but no 'trunk.4.weight', expec"),
     ],
 )
 def test_initial_weights_of_another_shape(build, message):

@@ -37,3 +37,26 @@ def test_fit(name, digits):
     curve = runs.frame.query("split == 'meta' and metric == 'loss' and task == 'is_8'").groupby("epoch")["value"].mean()
     assert list(curve.index) == [0, 1, 2]
     assert curve[2] < curve[1] < curve[0]
+
+
+@pytest.fixture(scope="module")
+def texts():
+    """Five tasks; every row has a label of one of them."""
+    return mtl.datasets.load("toy_language", n_train=24, n_meta=10, n_test=8, n_tokens=16)
+
+
+MERGING = {"AlphaVIL": mtl.AlphaVIL(), "DIW": mtl.DIW(), "ForkMerge": mtl.ForkMerge()}
+
+
+@pytest.mark.parametrize("name", [*(name for name in METHODS if name != "HydaLearn, metric"), *MERGING])
+def test_fit_where_every_row_has_one_label(name, texts):
+    labels = sum(mtl.tasks.labelled(y).long() for y in texts.train.y.values())
+    assert labels.eq(1).all()
+    weighting = MERGING.get(name) or METHODS[name](5)
+    model = mtl.models.text_encoder(texts, width=4)
+    options = {"batch_size": 12, "steps_per_epoch": 3, "dtype": torch.float64}
+    runs = mtl.fit(model, texts, weighting, epochs=1, seeds=1, **options)
+    assert all(value.isfinite().all() for value in runs.states["last"].values())
+    losses = runs.frame.query("split == 'train' and metric == 'loss'").pivot(index="epoch", columns="task")["value"]
+    assert losses.notna().all(axis=None)
+    assert losses.loc[0, runs.main] != losses.loc[1, runs.main]
