@@ -110,11 +110,14 @@ def findings(table: pd.DataFrame) -> list[str]:
 
 
 def by_clean_rows(numbers: pd.DataFrame) -> str:
-    """What SLGrad, its clean rows used directly and a constant come to with few and many clean rows."""
+    """What SLGrad, its clean rows used directly and a constant come to, with as many clean rows as one can learn of."""
     parts = numbers["condition"].str.extract(r"(\d+% label noise), (\d+) clean rows")
     worst = max(parts[0].unique(), key=lambda share: parts[1][parts[0] == share].nunique())
     rows = numbers[(parts[0] == worst) & (numbers["metric"] == "loss")].assign(rows=parts[1].astype(int))
     mean = rows.groupby(["method", "rows"])["value"].mean().unstack()
+    learned = mean.loc[["SLGrad", "meta rows only", "linear model, clean rows"]].min() < mean.loc["constant"]
+    few = f"; with {_listed(mean.columns[~learned])} none of these is below a constant" if not learned.all() else ""
+    mean = mean.loc[:, learned]
 
     def series(method: str) -> str:
         return _listed(f"{value:.3f}" for value in mean.loc[method])
@@ -123,13 +126,13 @@ def by_clean_rows(numbers: pd.DataFrame) -> str:
         f"**How many clean rows** ([clean_rows](notebooks/clean_rows.ipynb), MNIST, {worst}, {rows['seed'].nunique()} "
         f"seeds): with {_listed(mean.columns)} of them SLGrad's test loss is {series('SLGrad')}, of plain training on "
         f"them alone {series('meta rows only')}, of a logistic regression on them "
-        f"{series('linear model, clean rows')}, of a constant {series('constant')}."
+        f"{series('linear model, clean rows')}, of a constant {series('constant')}{few}."
     )
 
 
 def _listed(items: Iterable[object]) -> str:
     *most, last = map(str, items)
-    return f"{', '.join(most)} and {last}"
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _finding(
