@@ -71,9 +71,10 @@ def contenders(
         meta_batch_sizes: rows of the meta split per step that SLGrad chooses among; the study's own when empty.
         flip: known share of flipped training labels of the main task, for two more contenders that correct
             the loss for it: ``Uniform, forward correction`` and ``single task, forward correction``.
-        rivals: also compare with what the papers do not: ``train + meta, half each, GradientCosine`` (an auxiliary
-            counts by its cosine with the gradient of the clean rows that are kept apart), and, where the main task
-            is binary, ``single task, noise layer`` (the share of flipped labels is learned).
+        rivals: also compare with what the papers do not: ``GradientCosine, meta`` (an auxiliary counts by its cosine
+            with the gradient of the clean rows), ``train + meta, half each, GradientCosine`` (the same, with the clean
+            rows that are kept apart), and, where the main task is binary, ``single task, noise layer`` (the share of
+            flipped labels is learned).
         clean: ``data`` without wrong labels, for the contenders that see none of those: over several shares of wrong
             labels they are then the same fits, which a store has to keep once. ``data`` when None.
     """
@@ -91,6 +92,7 @@ def contenders(
     }
     if rivals:
         half, _ = variants["train + meta, half each"]
+        variants["GradientCosine, meta"] = (data, [GradientCosine(on="meta")])
         variants["train + meta, half each, GradientCosine"] = (half, [GradientCosine(on="meta")])
         if data.main.kind == "binary":
             variants["single task, noise layer"] = (alone, [NoiseLayer()])

@@ -72,9 +72,11 @@ def test_rivals_are_added_on_request_and_fit_the_study(candidates):
     data = mtl.datasets.load("digits", label_noise=0.6)
     given = {"Uniform": mtl.Uniform(), "SLGrad": mtl.SLGrad()}
     found = studies.contenders(data, mtl.models.mlp, given, rivals=True)
-    assert set(found) - set(candidates) == {"train + meta, half each, GradientCosine", "single task, noise layer"}
-    (cosine,) = found["train + meta, half each, GradientCosine"]
-    assert cosine.weighting == mtl.GradientCosine(on="meta")
+    new = {"GradientCosine, meta", "train + meta, half each, GradientCosine", "single task, noise layer"}
+    assert set(found) - set(candidates) == new
+    (plain,), (cosine,) = found["GradientCosine, meta"], found["train + meta, half each, GradientCosine"]
+    assert plain.weighting == cosine.weighting == mtl.GradientCosine(on="meta")
+    assert len(plain.data.meta) == len(data.meta)
     assert cosine.data.train.rows.equal(candidates["train + meta, half each"].data.train.rows)
     assert [task.name for task in found["single task, noise layer"][0].data.tasks] == ["is_8"]
     some = {name: variants for name, variants in found.items() if "Cosine" in name or "noise layer" in name}

@@ -8,9 +8,11 @@ RIVALS = (
     "MetaWeightNet",
     "AuxiLearn",
     "ARML",
+    "GradientCosine, meta",
     "train + meta, half each, GradientCosine",
     "single task, noise layer",
 )
+ON_CLEAN_ROWS = RIVALS[-3:]
 OTHER_WEIGHTINGS = (
     "Uncertainty",
     "RevisedUncertainty",
@@ -37,13 +39,19 @@ def rivals(says: dict[str, tuple[str, str]]) -> list[Claim]:
     Args:
         says: claim to its paper and what that says.
     """
-    asked = {"rivals that it is not compared with": RIVALS, "the weightings of other papers": OTHER_WEIGHTINGS}
+    whom = "rivals that it is not compared with"
+    asked = {whom: RIVALS, "the weightings of other papers": OTHER_WEIGHTINGS}
     of_slgrad = [
         Claim("S1", *says["S1"], at, f"against {whom}", study, "label_noise_ranking", [Versus(at, "SLGrad", others)],
               notebook=notebook)
         for study, notebook in (("label_noise_mnist", "label_noise"), ("label_noise_digits", None))
         for at in ("20% label noise", "40% label noise", "60% label noise")
         for whom, others in asked.items()
+    ]  # fmt: skip
+    of_slgrad += [
+        Claim("S1", *says["S1"], at := f"60% label noise, {rows} clean rows", f"against {whom}", "clean_rows",
+              "clean_rows_gain", [Versus(at, "SLGrad", ON_CLEAN_ROWS)])
+        for rows in (25, 50, 500)
     ]  # fmt: skip
     study = "loss_weighting_comparison"
     of_single_task = [
