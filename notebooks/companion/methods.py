@@ -97,14 +97,14 @@ ARCHITECTURES = (
 
 
 def weightings(*names: str) -> dict[str, Weighting | Merging]:
-    """Name to weighting, as the studies use it: those named, in this order, or all; those of the Gramian by theirs."""
+    """Name to weighting, as the studies use it: those named, in this order, or all but variants."""
     found = {}
     for method in METHODS:
         if method.name == "Gramian":
             found |= {name: mtl.Gramian(weighting) for name, weighting in GRAMIANS.items()}
         else:
             found[method.name] = getattr(mtl, method.name)(*([[0.5, 0.5, 0]] if method.name == "Fixed" else []))
-    return {name: found[name] for name in names or found}
+    return {name: (found | VARIANTS)[name] for name in names or found}
 
 
 GRAMIANS = {
@@ -116,6 +116,13 @@ GRAMIANS = {
     "UPGrad": torchjd.UPGradWeighting(),
 }
 """Name to what :class:`mtlkit.Gramian` takes for it."""
+VARIANTS = {
+    "AuxiLearn, perceptron": mtl.AuxiLearn(hidden=5),
+    "GradientCosine, meta": mtl.GradientCosine(on="meta"),
+    "GradientCosine, weighted": mtl.GradientCosine(weighted=True),
+    "SLGrad, look-ahead": mtl.SLGrad(0.01),
+}
+"""Second forms of methods, which studies name beside the first."""
 
 
 def cited(paper: str) -> str:

@@ -7,6 +7,7 @@ from companion.claims._judge import Claim, Versus, most
 RIVALS = (
     "MetaWeightNet",
     "AuxiLearn",
+    "AuxiLearn, perceptron",
     "ARML",
     "GradientCosine, meta",
     "train + meta, half each, GradientCosine",
@@ -29,7 +30,7 @@ OTHER_WEIGHTINGS = (
     "Aligned-MTL",
     "OrthogonalGradients",
 )
-WITH_AUXILIARIES = ("ARML", "AuxiLearn", "GradientCosine, meta")
+WITH_AUXILIARIES = ("ARML", "AuxiLearn", "AuxiLearn, perceptron", "GradientCosine, meta")
 """Those whose subject is auxiliaries rather than wrong labels."""
 
 
