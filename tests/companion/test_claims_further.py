@@ -9,11 +9,12 @@ import yaml
 from companion import claims, notebook
 from companion.claims._architectures import ARCHITECTURES, FRACTION, MAINS, STRENGTHS
 from companion.claims._language import TARGETS
-from companion.claims._rivals import OTHER_WEIGHTINGS, RIVALS, WITH_AUXILIARIES
+from companion.claims._rivals import ON_CLEAN_ROWS, OTHER_WEIGHTINGS, RIVALS, WITH_AUXILIARIES
 from companion.methods import GRAMIANS
 from test_claims import NOISE, ROOT, study, verdicts
 
 import mtlkit as mtl
+from mtlkit import studies
 from mtlkit.merging import Merging
 from mtlkit.weighting import Weighting
 
@@ -113,8 +114,16 @@ def test_what_claims_compare_is_what_studies_train():
     assert list(TARGETS) == sections("language_tasks")["targets"]
     assert {claim.where for claim in claims.CLAIMS if claim.study == "language_tasks"} == set(TARGETS.values())
     assert all(f'"{name}"' in cells("label_noise") for name in OTHER_WEIGHTINGS)
-    learned = [name for name in RIVALS if not name.startswith(("train + meta", "single task"))]
+    learned = [name for name in RIVALS if name not in ON_CLEAN_ROWS]
     assert all(f'"{name}"' in cells("label_noise") for name in learned)
+    data = mtl.datasets.load("digits")
+    assert {*ON_CLEAN_ROWS} <= {*studies.contenders(data, mtl.models.mlp, {}, rivals=True)}
+    (by_rows,) = (claim for claim in claims.CLAIMS if claim.study == "clean_rows")
+    assert {pair.condition for pair in by_rows.pairs} == {
+        f"60% label noise, {rows} clean rows"
+        for rows in notebook.parameters(ROOT / "notebooks" / "clean_rows.ipynb")["clean_rows"]
+        if rows != 200
+    }
     assert list(WITH_AUXILIARIES) == sections("loss_weighting_comparison_rivals")["further"]
     shown = [(c.study, c.figure) for c in claims.CLAIMS if c.study in ("architectures", "language_tasks")]
     for study_name, figure in shown:
