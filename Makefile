@@ -3,7 +3,7 @@ BIN := .venv/bin
 # Which execution of a notebook is the one that is kept in notebooks/.
 SHOWN := add_a_method=add_a_method alphavil=alphavil architectures=architectures claims=claims \
 	clean_rows=clean_rows hydalearn_drift=hydalearn_drift label_noise=label_noise_mnist \
-	language_tasks=quick/language_tasks loss_weighting_comparison=loss_weighting_comparison methods=methods \
+	language_tasks=language_tasks loss_weighting_comparison=loss_weighting_comparison methods=methods \
 	published_baselines=published_baselines toy_regression=synthetic your_data=your_data your_model=your_model
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)

@@ -111,7 +111,7 @@ def test_what_claims_compare_is_what_studies_train():
     assert list(MAINS) == given["twenty_tasks"]
     conditions |= {f"twenty tasks, {called}" for called in MAINS.values()}
     assert {claim.where for claim in ARCHITECTURES} == conditions
-    assert list(TARGETS) == sections("language_tasks")["targets"]
+    assert list(TARGETS) == notebook.parameters(ROOT / "notebooks" / "language_tasks.ipynb")["targets"]
     assert {claim.where for claim in claims.CLAIMS if claim.study == "language_tasks"} == set(TARGETS.values())
     assert all(f'"{name}"' in cells("label_noise") for name in OTHER_WEIGHTINGS)
     learned = [name for name in RIVALS if name not in ON_CLEAN_ROWS]

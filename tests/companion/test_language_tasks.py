@@ -1,9 +1,12 @@
 """The study of language tasks with a saved encoder of Hugging Face's in place of the small one."""
 
+from pathlib import Path
+
 import nbformat
 import pandas as pd
 import pytest
 import torch
+import yaml
 from companion import notebook
 
 CONFIG = {
@@ -31,7 +34,7 @@ def encoder(tmp_path):
 
 
 def test_the_same_cells_fine_tune_a_saved_encoder(encoder, tmp_path):
-    values = {
+    values = yaml.safe_load(Path("params.yaml").read_text())["language_tasks"] | {
         "encoder": str(encoder), "targets": ["paraphrase", "blank"], "n_train": 40, "n_test": 20, "epochs": 1,
         "steps_per_epoch": 4, "learning_rates": [0.003], "seeds": 2, "jobs": 1, "out": str(tmp_path / "out"),
         "store": str(tmp_path / "runs.parquet"),
