@@ -31,7 +31,7 @@ class LowLevel(MultiTaskModel):
         stages: as given.
 
     Raises:
-        ValueError: see :func:`stages_of`.
+        ValueError: see :func:`stages_of`; a task without a stage.
     """
 
     trunk: nn.Sequential
@@ -79,6 +79,8 @@ def stages_of(tasks: Sequence[Task], stages: Mapping[str, int] | None, n_stages:
 
 def _checked(names: Sequence[str], stages: Mapping[str, int], n_stages: int) -> dict[str, int]:
     for name in names:
+        if name not in stages:
+            raise ValueError(f"stages lacks task {name!r}, expected one for each of {', '.join(names)}")
         if stages[name] not in range(1, n_stages + 1):
             raise ValueError(f"task {name!r} is at stage {stages[name]}, expected one of the trunk's, 1 to {n_stages}")
     if stages[names[0]] != n_stages:

@@ -149,6 +149,12 @@ def test_stages_that_do_not_exist(stages, message):
         mlp(stages=stages)
 
 
+def test_every_task_of_a_trunk_of_ones_own_needs_a_stage():
+    trunk = nn.Sequential(nn.Linear(5, 4), nn.ReLU())
+    with pytest.raises(ValueError, match="stages lacks task 'b', expected one for each of a, b"):
+        models.LowLevel(trunk, {"a": nn.Linear(4, 1), "b": nn.Linear(4, 1)}, {"a": 1})
+
+
 # the recurrent encoder
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from networks import Network, Slow
+from networks import LAST, Network, Slow
 from runs import assert_close, fast_run
 from torchjd import aggregation
 
@@ -83,8 +83,9 @@ def test_pcgrad_projects_in_random_order_step_after_step():
     assert seen == set(range(len(distinct)))
 
 
-def test_pcgrad_over_several_steps_of_training():
-    networks = [Network(50 + s, 3, steps=6, missing=0.1) for s in range(2)]
+@pytest.mark.parametrize("architecture", LAST)
+def test_pcgrad_over_several_steps_of_training(architecture):
+    networks = [Network(50 + s, 3, steps=6, missing=0.1, architecture=architecture) for s in range(2)]
     parameters = [network.parameters for network in networks]
     conflicts = 0
     for k, (_, gradients, _) in enumerate(fast_run(mtl.Gramian(aggregation.PCGradWeighting()), networks, 6)):
