@@ -231,10 +231,7 @@ def ranking(
 
 
 def _near(axis: Axes, table: pd.DataFrame, floors: Mapping[str, float]) -> None:
-    """Cut the axis to the methods where floors lie so far below that differences would not show; words name them.
-
-    Intervals of shares that reach beyond 0 or 1 are cut there.
-    """
+    """Cut the axis to the methods where floors lie so far below that differences would not show; words name them."""
     low, high = table["low"].min(), table["high"].max()
     reach = low - 2 * (high - low)
     if far := {name: level for name, level in floors.items() if level < reach}:
@@ -243,8 +240,6 @@ def _near(axis: Axes, table: pd.DataFrame, floors: Mapping[str, float]) -> None:
         words = "; ".join(f"{name} {level:.2f}" for name, level in far.items())
         axis.annotate(f"← {words}", (0.01, -1), xycoords=("axes fraction", "data"), fontsize=8, va="center")
         axis.set_ylim(bottom=-1.6)
-    elif low < 0 or high > 1:
-        axis.set_xlim(-0.03, 1.03)
 
 
 @_styled

@@ -49,12 +49,12 @@ class Studied:
         Args:
             start: of the conditions to take.
         """
-        shown = ["mean", "low", "high"]
-        return {
-            name: studies.per_seed(outcome, metric).apply(estimate, overlap=self.overlap[name]).T[shown]
+        found = {
+            name: studies.per_seed(outcome, metric).apply(estimate, overlap=self.overlap[name]).T
             for name, outcome in self.outcomes.items()
             if name.startswith(start)
         }
+        return {name: tables.possible(table, metric)[["mean", "low", "high"]] for name, table in found.items()}
 
     def summaries(self, metrics: Sequence[str], reference: str = "Uniform") -> dict[str, pd.DataFrame]:
         """Condition to its :func:`companion.tables.summary`."""

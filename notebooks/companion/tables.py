@@ -31,6 +31,7 @@ def summary(
     for name, runs in outcome.runs.items():
         for at, names in (("selected", metrics), ("last", ["loss"])):
             found = runs.summary(at, overlap=overlap).xs(runs.main, level="task").loc[name]
+            found = possible(found, found.index)
             for metric in names:
                 row = {"method": name, "lr": outcome.lrs[name], "metric": metric, "at": at}
                 row |= found.loc[metric, ["mean", "low", "high", "seeds"]].to_dict()
@@ -46,6 +47,20 @@ def summary(
     columns = ["method", "lr", "metric", "at", "mean", "low", "high", "seeds", "diverged", "reference"]
     table = pd.DataFrame(rows, columns=[*columns, "difference", "difference_low", "difference_high", "p"])
     return table.astype({"seeds": int})
+
+
+SHARES = ("accuracy", "roc_auc", "average_precision")
+"""Metrics that lie between 0 and 1."""
+
+
+def possible(found: pd.DataFrame, metric: str | pd.Index) -> pd.DataFrame:
+    """Estimates with the intervals of shares cut at 0 and 1.
+
+    Args:
+        metric: of all rows, or of each.
+    """
+    shares = np.broadcast_to(np.isin(metric, SHARES), len(found))
+    return found.assign(**{end: found[end].where(~shares, found[end].clip(0, 1)) for end in ("low", "high")})
 
 
 def readable_summary(table: pd.DataFrame) -> pd.DataFrame:

@@ -154,9 +154,6 @@ def test_floors_far_below_are_named_and_do_not_squeeze_the_methods():
     near = {"digits": {"constant": 0.91}}
     axis = figures.ranking({"digits": table}, label="accuracy", lower_is_better=False, floors=near).axes[0]
     assert not axis.texts
-    wide = {"digits": table.assign(low=-0.25, high=1.4)}
-    axis = figures.ranking(wide, label="accuracy", lower_is_better=False, floors=near).axes[0]
-    assert axis.get_xlim() == (-0.03, 1.03)
 
 
 def test_ratio_by_size_draws_a_line_per_pair_with_its_interval():

@@ -130,3 +130,11 @@ def test_the_losses_of_all_rates_stand_under_the_cap_of_the_final_runs_with_a_st
     found = tables.by_rate({"noisy": pd.DataFrame(rows, columns=columns)})
     assert found.index.tolist() == [("noisy", "b", 0), ("noisy", "a", 0), ("noisy", "a", 1)]
     assert found.to_numpy().tolist() == [["0.300*", "0.200"], ["0.700", ""], ["0.800*", ""]]
+
+
+def test_intervals_of_shares_are_cut_at_what_they_can_be():
+    found = pd.DataFrame({"mean": [0.9, 0.9], "low": [-0.2, -0.2], "high": [1.1, 1.1]}, index=["accuracy", "loss"])
+    each = tables.possible(found, found.index)
+    assert each.loc["accuracy"].tolist() == [0.9, 0.0, 1.0]
+    assert each.loc["loss"].tolist() == [0.9, -0.2, 1.1]
+    assert tables.possible(found, "roc_auc")["high"].tolist() == [1.0, 1.0]
