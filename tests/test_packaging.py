@@ -1,6 +1,7 @@
 """The three places that name packages cannot drift apart, and the house keeps its floors."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -106,3 +107,15 @@ def test_mtlkit_brings_nothing_that_only_the_studies_need():
 def test_nothing_is_downloaded_or_opened_at_import():
     code = "import socket; socket.socket.connect = None; import mtlkit"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+CHECKED = [
+    found
+    for found in vars(mtlkit.weighting).values()
+    if inspect.isclass(found) and found is not mtlkit.weighting.Weighting and "__post_init__" in vars(found)
+]
+
+
+@pytest.mark.parametrize("weighting", CHECKED, ids=lambda found: found.__name__)
+def test_a_weighting_that_checks_its_options_says_so(weighting):
+    assert "Raises:" in weighting.__doc__

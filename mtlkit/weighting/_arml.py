@@ -39,6 +39,9 @@ class ARML(Weighting):
         lr: step size of α.
         paper_scale: let the weights sum to T.
 
+    Raises:
+        ValueError: an option out of its range.
+
     >>> from mtlkit.measure import Signal
     >>> arml = ARML(lr=0.1, paper_scale=True)
     >>> state = arml.init(3, torch.ones(()))

@@ -108,6 +108,9 @@ class AuxiLearn(Weighting):
         terms: J ≥ 0, Hessian-vector products of an update.
         paper_scale: do not divide by T.
 
+    Raises:
+        ValueError: an option out of its range.
+
     >>> from mtlkit.measure import Signal
     >>> learn = AuxiLearn(lr=0.5, paper_scale=True)
     >>> state = learn.init(3, torch.ones(()))

@@ -48,6 +48,9 @@ class DWA(Weighting):
         temperature: τ > 0; a large one gives equal weights.
         paper_scale: let the weights sum to T.
 
+    Raises:
+        ValueError: an option out of its range.
+
     >>> from mtlkit.measure import Signal
     >>> dwa = DWA()
     >>> state = dwa.init(2, torch.ones(()))

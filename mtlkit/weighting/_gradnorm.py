@@ -46,6 +46,9 @@ class GradNorm(Weighting):
         lr: step size of the weights.
         paper_scale: let the weights sum to T.
 
+    Raises:
+        ValueError: an option out of its range.
+
     >>> from mtlkit.measure import Signal
     >>> gradnorm = GradNorm(lr=0.1)
     >>> signal = Signal(torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool), last_norms=torch.tensor([3.0, 1.0]))

@@ -68,6 +68,9 @@ class MetaWeightNet(Weighting):
         lookahead: η, the size of the virtual step, which costs a pass; the optimiser's learning rate when None, 0
             for none.
 
+    Raises:
+        ValueError: an option out of its range.
+
     >>> from mtlkit.measure import Signal
     >>> meta = MetaWeightNet(lr=0.1)
     >>> state = meta.init(1, torch.ones(()))

@@ -43,6 +43,9 @@ class NoiseLayer(Weighting):
         auxiliaries: learn a rate for the binary auxiliaries as well, not for the main task alone. A task that is
             not binary has its plain loss in any case.
 
+    Raises:
+        ValueError: an option out of its range.
+
     >>> from mtlkit.measure import Signal
     >>> signal = Signal(
     ...     torch.tensor([[0.5], [0.1]]).log().neg(), torch.ones(2, 1, dtype=torch.bool),

@@ -46,6 +46,9 @@ class OLAux(Weighting):
         beta: β ≥ 0, step size of the weights.
         paper_scale: do not divide by T.
 
+    Raises:
+        ValueError: an option out of its range.
+
     >>> from mtlkit.measure import Signal
     >>> olaux = OLAux(every=2, beta=10.0, paper_scale=True)
     >>> state = olaux.init(2, torch.ones(()))

@@ -25,6 +25,9 @@ class OrthogonalGradients(Weighting):
     Args:
         strength: λ ≥ 0, beside losses of total weight 1.
 
+    Raises:
+        ValueError: an option out of its range.
+
     >>> from mtlkit.measure import Signal
     >>> gradients = torch.tensor([[2.0, 0.0], [3.0, 4.0], [0.0, 5.0]])
     >>> signal = Signal(torch.ones(1, 3), torch.ones(1, 3, dtype=torch.bool), gramian=gradients @ gradients.T)

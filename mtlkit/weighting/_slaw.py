@@ -44,6 +44,9 @@ class SLAW(Weighting):
         eps: ε > 0, the least spread.
         paper_scale: let the weights sum to T.
 
+    Raises:
+        ValueError: an option out of its range.
+
     >>> from mtlkit.measure import Signal
     >>> slaw = SLAW()
     >>> signal = Signal(torch.tensor([[1.0, 3.0]]), torch.ones(1, 2, dtype=torch.bool))

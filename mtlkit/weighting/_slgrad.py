@@ -41,6 +41,9 @@ class SLGrad(Weighting):
     Args:
         lookahead: η, the size of the virtual step; 0 for none.
 
+    Raises:
+        ValueError: an option out of its range.
+
     >>> import torch
     >>> from mtlkit.measure import Signal
     >>> delta = torch.tensor([[3.0, -2.0], [0.0, 1.0]])

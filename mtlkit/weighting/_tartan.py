@@ -35,6 +35,9 @@ class MetaTartan(Weighting):
     Args:
         beta: β ≥ 0, step size of the logits.
 
+    Raises:
+        ValueError: an option out of its range.
+
     >>> import torch
     >>> from mtlkit.measure import Signal
     >>> tartan = MetaTartan(beta=1.0)
