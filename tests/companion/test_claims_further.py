@@ -124,7 +124,9 @@ def test_what_claims_compare_is_what_studies_train():
         for rows in notebook.parameters(ROOT / "notebooks" / "clean_rows.ipynb")["clean_rows"]
         if rows != 200
     }
-    assert list(WITH_AUXILIARIES) == sections("loss_weighting_comparison_rivals")["further"]
+    shown = notebook.parameters(ROOT / "notebooks" / "loss_weighting_comparison.ipynb")["further"]
+    assert list(WITH_AUXILIARIES) == shown
+    assert notebook.parameters(ROOT / "notebooks" / "clean_rows.ipynb")["rivals"]
     shown = [(c.study, c.figure) for c in claims.CLAIMS if c.study in ("architectures", "language_tasks")]
     for study_name, figure in shown:
         stem = figure.removeprefix(f"{study_name}_")
