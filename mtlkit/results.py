@@ -163,7 +163,9 @@ class Runs:
         return rows[["seed", "epoch", "split", "task", "metric", "value"]]
 
     def selected(self) -> pd.Series:
-        """Per seed, the epoch with the lowest main-task loss on the meta split (the first on a tie).
+        """Per seed, the epoch with the lowest main-task loss on the meta split.
+
+        On a tie the first, or the first at which its metrics are known: a store has rounded losses.
 
         From :attr:`select_from` on; a seed that diverged before has no such epoch, and its last one stands in.
         """
@@ -172,7 +174,11 @@ class Runs:
         wide = curve.pivot(index="seed", columns="epoch", values="value").fillna(np.inf).loc[self.seeds]
         last = curve.groupby("seed")["epoch"].max()
         late = wide.loc[:, wide.columns >= self.select_from]
-        best = late.idxmin(axis=1) if late.shape[1] else last
+        if not late.shape[1]:
+            return last.rename("epoch")
+        measured = frame[(frame.split == "test") & (frame.task == self.main) & (frame.metric != "loss")]
+        known = measured.groupby(["seed", "epoch"]).size().unstack().reindex_like(late).notna()
+        best = (late.eq(late.min(axis=1), axis=0) * (1.0 + known)).idxmax(axis=1)
         return best.clip(upper=last).rename("epoch")
 
     def final(self, at: str = "selected") -> pd.DataFrame:

@@ -74,7 +74,7 @@ def contenders(
         rivals: also compare with what the papers do not: ``GradientCosine, meta`` (an auxiliary counts by its cosine
             with the gradient of the clean rows), ``train + meta, half each, GradientCosine`` (the same, with the clean
             rows that are kept apart), and, where the main task is binary, ``single task, noise layer`` (the share of
-            flipped labels is learned).
+            flipped labels is learned, from the best of several starts).
         clean: ``data`` without wrong labels, for the contenders that see none of those: over several shares of wrong
             labels they are then the same fits, which a store has to keep once. ``data`` when None.
     """
@@ -95,7 +95,7 @@ def contenders(
         variants["GradientCosine, meta"] = (data, [GradientCosine(on="meta")])
         variants["train + meta, half each, GradientCosine"] = (half, [GradientCosine(on="meta")])
         if data.main.kind == "binary":
-            variants["single task, noise layer"] = (alone, [NoiseLayer()])
+            variants["single task, noise layer"] = (alone, [NoiseLayer(start) for start in STARTS])
     if flip is not None:
         corrected = {"Uniform": data, "single task": alone}
         variants |= {f"{n}, forward correction": (d.forward_corrected(flip), [Uniform()]) for n, d in corrected.items()}
@@ -111,6 +111,9 @@ def contenders(
 
 HOLD_OUT = 0.25
 """Share of the clean rows that the baselines which train on them keep apart."""
+STARTS = (0.2, 0.05, 0.8)
+"""Where a noise layer's share of flipped labels starts: from below 1/2 it hardly ever gets above, and a start above
+the share of the rarer label can end in "never", with all of its labels taken for flipped."""
 
 
 def _options(weighting: Weighting, meta_batch_sizes: Sequence[int], held_out: bool) -> list[dict[str, int | None]]:

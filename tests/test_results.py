@@ -120,3 +120,11 @@ def test_frame_and_samples_of_a_real_run_add_up():
     assert noisy["task"].unique().tolist() == ["is_8"]
     over_all = main.loc[main.noisy, "weight"].sum() / main["weight"].sum()
     assert noisy["value"].min() - 1e-9 <= over_all <= noisy["value"].max() + 1e-9
+
+
+def test_of_rounded_losses_that_tie_the_epoch_with_metrics_is_selected():
+    made = runs("a", {0: [(meta, 1.0) for meta in (0.5, 0.2, 0.2, 0.2, 0.4)]})
+    assert made.selected().to_dict() == {0: 1}
+    known = made.frame.query("epoch == 3 and split == 'test'").assign(metric="accuracy")
+    found = Runs(pd.concat([made.frame, known]), pd.DataFrame(), "main", {})
+    assert found.selected().to_dict() == {0: 3}

@@ -78,7 +78,9 @@ def test_rivals_are_added_on_request_and_fit_the_study(candidates):
     assert plain.weighting == cosine.weighting == mtl.GradientCosine(on="meta")
     assert len(plain.data.meta) == len(data.meta)
     assert cosine.data.train.rows.equal(candidates["train + meta, half each"].data.train.rows)
-    assert [task.name for task in found["single task, noise layer"][0].data.tasks] == ["is_8"]
+    layers = found["single task, noise layer"]
+    assert [task.name for task in layers[0].data.tasks] == ["is_8"]
+    assert [layer.weighting.flip for layer in layers] == [0.2, 0.05, 0.8]
     some = {name: variants for name, variants in found.items() if "Cosine" in name or "noise layer" in name}
     outcome = studies.study(
         some, lrs=[0.1], tuning_seeds=1, seeds=1, epochs=1, jobs=1, meta_batch_size=200, **OPTIONS

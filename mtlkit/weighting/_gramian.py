@@ -14,6 +14,8 @@ from mtlkit.weighting._base import Weighting
 
 SUMS = ("PCGradWeighting",)
 """Weightings that sum T gradients where a paper compares with averages."""
+STOPS = ("CAGradWeighting",)
+"""Weightings to which the library gives no weight at all where the combined gradient is next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,11 @@ class Gramian(Weighting):
     it is. Every seed of a stacked run calls f in turn, on the CPU. A non-finite Gramian gives NaN.
 
     Needs TorchJD: ``pip install mtlkit[torchjd]``. SLGrad's published code lets gradients of several tasks accumulate
-    for PCGrad and CAGrad, and projects along the task's own gradient; the library does what the papers say.
+    for PCGrad and CAGrad, and projects along the task's own gradient; the library does what the papers say,
+    but for one case: CAGrad's combined gradient g_w = Σ_t w*_t ∇L_t is nearly zero as soon as one task is learned, and
+    there TorchJD gives no task any weight ("Pareto front"), so that training stops for good. The paper's step goes on,
+    g_0 + c ‖g_0‖ g_w / ‖g_w‖ with g_0 the mean, and ends at a minimum of the mean loss only; so the weights are 1/T
+    there, which is g_0.
 
     Args:
         weighting: stateless, from a (T, T) Gramian to (T,) weights.
@@ -77,8 +83,10 @@ class Gramian(Weighting):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(_seed(signal.noise))
             weights = self.weighting(gramian).to(signal.gramian)
-        divides = type(self.weighting).__name__ in SUMS and not self.paper_scale
-        return weights / len(weights) if divides else weights, state
+        kind = type(self.weighting).__name__
+        if kind in STOPS and not weights.any():
+            weights = torch.full_like(weights, 1 / len(weights))
+        return weights / len(weights) if kind in SUMS and not self.paper_scale else weights, state
 
 
 def _seed(noise: Tensor) -> int:

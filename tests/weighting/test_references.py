@@ -347,6 +347,12 @@ def library(weighting):
     return weigh
 
 
+def cagrad(at):
+    """The library's weights; those of the mean where it stops, as it does where a task has no gradient."""
+    weights = library(aggregation.CAGradWeighting(c=0.5))(at)
+    return weights if any(weights) else [1 / at.T] * at.T
+
+
 REFERENCES = {
     "Uniform": lambda: uniform,
     "Fixed": lambda: fixed,
@@ -385,7 +391,7 @@ REFERENCES = {
     "NoiseLayer, auxiliaries": lambda: noise_layer(auxiliaries=True),
     "OrthogonalGradients": lambda: uniform,
     "MGDA": lambda: library(aggregation.MGDAWeighting()),
-    "CAGrad": lambda: library(aggregation.CAGradWeighting(c=0.5)),
+    "CAGrad": lambda: cagrad,
     "UPGrad": lambda: library(aggregation.UPGradWeighting()),
     "IMTL-G": lambda: library(aggregation.IMTLGWeighting()),
     "Aligned-MTL": lambda: library(aggregation.AlignedMTLWeighting()),
