@@ -126,7 +126,8 @@ def test_a_diverged_seed_loses():
     broken[3] = np.nan
     assert verdict({"a": broken, "b": 1.0, "d": 2.0}, ["b", "d"])[0] == "not reproduced"
     assert verdict({"a": broken, "b": 1.0}, ["b"], wants="no worse")[0] == "not reproduced"
-    assert verdict({"a": 1.0, "b": broken}, ["b"])[0] == "reproduced"
+    assert verdict({"a": 0.5, "b": broken + 0.5}, ["b"])[0] == "undecided"  # level in all other seeds
+    assert verdict({"a": 0.5, "b": broken + 0.9}, ["b"])[0] == "reproduced"
     assert verdict({"a": broken, "b": broken}, ["b"])[0] == "not reproduced"
     found = verdict({"a": 1.0, "b": np.full(10, np.nan)}, ["b"])[2].iloc[0]
     assert found["holds"]
@@ -136,7 +137,9 @@ def test_a_diverged_seed_loses():
 def share_test(ours, theirs, **options):
     """Test a claim that one share of weight is lower than another, or than a number."""
     shares = {"share": ours} | ({"other": theirs} if np.ndim(theirs) else {})
-    table = pd.concat([per_seed({"a": 0.5, "b": 1.0}), *(per_seed({"a": v}, name) for name, v in shares.items())])
+    seeds = range(len(ours))
+    losses = per_seed({"a": np.full(len(seeds), 0.5), "b": np.full(len(seeds), 1.0)}, seeds=seeds)
+    table = pd.concat([losses, *(per_seed({"a": v}, name, seeds=seeds) for name, v in shares.items())])
     sides = {"ours": ("a", "share"), "theirs": ("a", "other") if np.ndim(theirs) else theirs}
     change = Change("c", "a", "half", "words", lower=True, learned=["a"], **sides, **{"margin": 0.0, **options})
     return claims.test(claims.Claim("X", "", "", "", "", "study", "", [change]), floored(table))
@@ -152,13 +155,45 @@ def test_a_share_smaller_than_what_matters_cannot_fall_by_it(before, verdict):
 
 
 def test_an_undefined_share_is_left_out_and_caps_the_verdict():
-    values = 0.2 + NOISE[0]
+    values = 0.2 + np.append(NOISE[0], NOISE[1])
     assert share_test(values, 0.5)[0] == "reproduced"
     values[3] = np.nan
     result, note, found = share_test(values, 0.5)
-    assert (result, note) == ("partly", "1 of 10 seeds have no value")
+    assert (result, note) == ("partly", "1 of 20 seeds have no value")
     assert found["holds"].all()
     assert found[["method", "against", "metric"]].to_numpy().tolist() == [["a", "half", "words"]]
+
+
+@pytest.mark.parametrize("side", ["ours", "theirs"])
+def test_seeds_with_an_undefined_share_do_not_count(side):
+    sides = {"ours": 0.2 + NOISE[0], "theirs": 0.5 + NOISE[1]}
+    assert share_test(**sides)[0] == "reproduced"
+    sides[side][:2] = np.nan
+    assert share_test(**sides)[1] == "8 seeds, at least 10 are needed"
+
+
+def test_an_undefined_share_takes_opposite_away():
+    values = np.concatenate([0.8 + NOISE[0], [np.nan]])
+    assert share_test(values[:-1], 0.5)[0] == "opposite"
+    assert share_test(values, 0.5)[0] == "not reproduced"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"), [({}, ""), ({"late": 0.3}, "cut off"), ({"edge": 1.0}, "edge"), ({"loss": 3.5}, "nothing")]
+)
+def test_a_side_under_another_condition_must_have_learned_too(change, why):
+    parts = []
+    for condition, values in {"small": {}, "large": change}.items():
+        numbers = {"share": 0.2 if condition == "large" else 0.6, "loss": 0.3, "late": 0.0, "edge": 0.0} | values
+        found = pd.concat([per_seed({"a": np.full(10, v)}, name) for name, v in numbers.items()])
+        found = found.assign(value=found["value"] + np.resize(NOISE[0] / 100, len(found)) * (found["metric"] == "share"))
+        parts.append(floored(pd.concat([found, per_seed({"b": 1.0})])).assign(condition=condition))
+    sides = {"ours": ("large", "a", "share"), "theirs": ("a", "share")}
+    pair = Change("small", "a", "small", "words", lower=True, learned=["a"], margin=0.0, **sides)
+    claim = claims.Claim("X", "", "", "", "", "study", "", [pair])
+    result, note, found = claims.test(claim, pd.concat(parts))
+    assert result == ("reproduced" if not why else "nothing learned here" if why == "nothing" else "not tested here")
+    assert why in note
 
 
 @pytest.mark.parametrize(("seeds", "tested"), [(9, 0), (10, 1)])
@@ -213,10 +248,10 @@ def test_first_needs_its_first_comparison():
 
 
 def test_means_are_of_the_pairs_that_are_compared():
-    left, right = np.arange(10.0), np.arange(10.0) + 1
-    left[0] = right[9] = np.nan
+    left, right = np.arange(12.0), np.arange(12.0) + 1
+    left[0] = right[11] = np.nan
     row = share_test(left, right)[2].iloc[0]
-    assert row[["ours", "theirs", "difference"]].tolist() == [4.5, 5.5, -1]
+    assert row[["ours", "theirs", "difference"]].tolist() == [5.5, 6.5, -1]
 
 
 def test_none_best_needs_everyone_beaten_somewhere():
@@ -498,7 +533,9 @@ def test_a_verdict_against_a_claim_is_shown_by_a_comparison_that_denies_it():
     assert words["comparison"].startswith("a against b")
 
 
-@pytest.mark.parametrize(("linear", "expected"), [(0.4, "as good"), (0.62, "as good"), (0.65, "behind")])
+@pytest.mark.parametrize(
+    ("linear", "expected"), [(0.3, "ahead"), (0.4, "as good"), (0.62, "as good"), (0.65, "behind")]
+)
 def test_a_linear_model_as_good_is_said(linear, expected):
     table = floored(per_seed({"a": 0.5, "b": 1.0}), **{"linear model": np.full(10, linear)})
     assert claims.test(claim(["b"]), table)[2]["linear"].item() == expected

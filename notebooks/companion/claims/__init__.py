@@ -8,7 +8,8 @@ for all claims (:func:`test`), and put into words in one place (:func:`in_words`
   of one claim that count (:func:`mtlkit.stats.contrast`). Where seeds split the same rows again, variances are
   corrected for it. One outlying seed widens the t interval, and so speaks against a verdict.
 - *Learned.* A comparison counts only if its better side beats the best constant: significantly, and by a tenth of
-  what the best contender gains on it. Where shares of weight are compared, the method itself must have learned.
+  what the best contender gains on it. Where shares of weight are compared, the method itself must have learned; where
+  the sides stand under different conditions, under each of them.
 - *Trained and tuned.* It counts only if no side was cut off (:data:`LATE`) or has its learning rate at
   the edge of the grid. An opponent that equals another, or never left its start, counts once.
 - *Rate.* A comparison of losses is unclear where the best of the rates and variants that the side behind has tried, by
@@ -19,9 +20,10 @@ for all claims (:func:`test`), and put into words in one place (:func:`in_words`
   unclear.
 - *Outcome of a comparison.* Better or worse: significant, and at least that much. Level: the whole 95 %
   interval is within that much. Otherwise unclear.
-- *Seeds without a value.* A diverged seed has an infinite loss: a method with one is not better than any
-  other, and one without is better than a method that has one. A share of weight is undefined where a
-  seed gave no weight; such seeds are left out of the test, and the verdict is then at most "partly".
+- *Seeds without a value.* A method with a diverged seed is not better than any other; against a method that has
+  one it is better only if the other seeds say so as well, or all of that method's diverged. A share of weight is
+  undefined where a seed gave no weight; such seeds are left out of the test, do not count as seeds, and the verdict is
+  then at most "partly", or "not reproduced" in place of opposite.
 - *Verdict* (:data:`VERDICTS`). A claim about all its comparisons is reproduced if all that count hold, partly
   reproduced if at least half do, opposite if in all of them the reverse holds; other rules are
   :func:`first`, :func:`most` and :func:`none_best`. What is left is not reproduced, or undecided where every interval

@@ -177,13 +177,19 @@ def _versus(numbers: Numbers, condition: str, pair: Versus, other: str) -> dict[
 
 
 def _change(numbers: Numbers, condition: str, pair: Change) -> dict[str, object]:
-    ours, theirs = (
-        numbers.of(*(condition, *side)[-3:]) if isinstance(side, tuple) else side for side in (pair.ours, pair.theirs)
+    named = [(condition, *side)[-3:] for side in (pair.ours, pair.theirs) if isinstance(side, tuple)]
+    ours, *theirs = (numbers.of(*side) for side in named)
+    sides = {
+        "against": pair.against,
+        "ours": ours,
+        "theirs": theirs[0] if theirs else pd.Series(float(pair.theirs), ours.index),
+        "moved": True,
+    }
+    where, *others = (
+        _setting(numbers, place, pair.learned, "loss") | {"better": numbers.of(place, pair.learned[0], "loss")}
+        for place in dict.fromkeys([condition, *(side[0] for side in named)])
     )
-    theirs = theirs if isinstance(theirs, pd.Series) else pd.Series(float(theirs), ours.index)
-    better = numbers.of(condition, pair.learned[0], "loss")
-    sides = {"against": pair.against, "ours": ours, "theirs": theirs, "better": better, "moved": True}
-    where = _setting(numbers, condition, pair.learned, "loss")
+    where["others"] = others
     room = np.inf if pair.room is None else numbers.of(condition, *pair.room).mean()
     return where | sides | {"margin": pair.margin, "sign": -1 if pair.lower else 1, "undefined": True, "room": room}
 
@@ -216,6 +222,7 @@ def _setting(numbers: Numbers, condition: str, methods: Sequence[str], metric: s
         "steps": steps,
         "overlap": numbers.of(condition, DATA, "overlap").mean(),
         "regrets": (np.nan, np.nan),
+        "margin": 0.0,
     }
 
 
@@ -236,8 +243,9 @@ def outcomes(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
     Returns:
         condition, method, against, metric, wants, ours, theirs (means of pairs), difference (ours minus
         theirs) with its 95 % interval ``low`` and ``high`` (not corrected), p, margin, constant, seeds, steps (the
-        larger cap), missing (seeds of the method without a value), late, overlap, linear ("as good" if a linear
-        model is at most the margin behind the better side, "behind", or "not available"), rate ("decides" if the best
+        larger cap), missing (seeds of the method without a value; of numbers that may be undefined, of either
+        side), late, overlap, linear ("ahead" if a linear model is better than the better side by the margin, "as
+        good", "behind", or "not available"), rate ("decides" if the best
         of the rates and variants that a side tried would take the outcome away, "stands", or "not available"), p_holm
         (over the comparisons that decide), outcome (better, worse, level, unclear, or why it does not decide: nothing
         learned, cut off, edge), holds, denied (the interval leaves no room for the claim), reverse, and support (the
@@ -270,13 +278,17 @@ def _contrast(
 
 
 def _excluded(rows: Sequence[dict[str, object]]) -> list[str]:
-    """Why each row may not count, or nothing: its better side has not learned, it was cut off, or not tuned."""
+    """Why each row may not count, or nothing: its better side has not learned, it was cut off, or not tuned.
+
+    Of a row with sides under several conditions, under any of them.
+    """
     found = []
     for row, (_, ahead) in zip(rows, _contrast(rows, range(len(rows)), "constant", "better").iterrows(), strict=True):
         gained = ahead["difference"] * (1 if row["lower"] else -1)
         learned = gained > 0 and gained >= LEARNED * row["scale"] and ahead["p"] < LEVEL
         late = "cut off" if row["late"] > LATE else "edge" if row["edge"] else ""
-        found.append(late if learned else "nothing learned")
+        why = late if learned else "nothing learned"
+        found.append(why or next(filter(None, _excluded(row.get("others", []))), ""))
     return found
 
 
@@ -304,17 +316,20 @@ def _judged(
 
 def _outcome(row: dict[str, object], test: pd.Series, why: str) -> dict[str, object]:
     sign, margin, wants = row["sign"], row["margin"], row["wants"]
-    missing, theirs_missing = (int((~np.isfinite(row[side])).sum()) for side in ("ours", "theirs"))
+    lacks, theirs_lack = (~np.isfinite(row[side]) for side in ("ours", "theirs"))
+    missing = int((lacks | theirs_lack if row["undefined"] else lacks).sum())
     gain = sign * test["difference"]
     interval = tuple(sorted((sign * test["low"], sign * test["high"])))
+    better, worse = ("above", "below") if sign > 0 else ("below", "above")
+    outcome = {better: "better", worse: "worse"}.get(test["outcome"], test["outcome"])
     if row.get("room", np.inf) < margin:
         told, rate = ("unclear", False, False, False), NOT_AVAILABLE
-    elif not row["undefined"] and (missing or theirs_missing):
+    elif not row["undefined"] and (missing or theirs_lack.any()):
+        ahead = theirs_lack.all() or outcome == "better"
         told = ("unclear", False, True, False) if missing else ("better", True, False, False)
+        told = told if missing or ahead else ("unclear", False, False, False)
         rate = NOT_AVAILABLE
     else:
-        better, worse = ("above", "below") if sign > 0 else ("below", "above")
-        outcome = {better: "better", worse: "worse"}.get(test["outcome"], test["outcome"])
         as_tuned, told = (
             _judged(outcome, gain, interval, margin, wants, regrets)
             for regrets in ((0.0, 0.0), np.nan_to_num(row["regrets"]))
@@ -334,7 +349,7 @@ def _outcome(row: dict[str, object], test: pd.Series, why: str) -> dict[str, obj
         "missing": missing,
         "late": row["late"],
         "overlap": row["overlap"],
-        "linear": NOT_AVAILABLE if np.isnan(behind) else "behind" if behind > MATTERS * row["scale"] else "as good",
+        "linear": NOT_AVAILABLE if np.isnan(behind) else _place(behind, MATTERS * row["scale"]),
         "rate": rate,
         "p_holm": test["p_holm"],
         "outcome": why or outcome,
@@ -343,6 +358,10 @@ def _outcome(row: dict[str, object], test: pd.Series, why: str) -> dict[str, obj
         "reverse": reverse and not why,
         "support": wanted / max(spread, 1e-12) if np.isfinite(spread) else -np.inf,
     }
+
+
+def _place(behind: float, margin: float) -> str:
+    return "behind" if behind > margin else "ahead" if behind < -margin else "as good"
 
 
 def every(found: pd.DataFrame) -> str:
@@ -438,7 +457,7 @@ def test(claim: Claim, table: pd.DataFrame | None) -> tuple[str, str, pd.DataFra
         rows = that_count(compared(Numbers(table), claim.pairs))
     except Absent as absent:
         return untested, str(absent), pd.DataFrame()
-    seeds = min(len(row["ours"]) for row in rows)
+    seeds = min(map(_counted, rows))
     if seeds < MINIMUM:
         return untested, f"{seeds} seeds, at least {MINIMUM} are needed", pd.DataFrame()
     found = outcomes(rows)
@@ -451,9 +470,16 @@ def test(claim: Claim, table: pd.DataFrame | None) -> tuple[str, str, pd.DataFra
     verdict = claim.rule(deciding)
     if verdict == "not reproduced" and not deciding["denied"].any():
         return "undecided", note, found
-    if verdict == "reproduced" and deciding["missing"].any():
-        return "partly", f"{deciding['missing'].max()} of {seeds} seeds have no value", found
+    if deciding["missing"].any():
+        lesser = {"reproduced": "partly", "opposite": "not reproduced"}.get(verdict, verdict)
+        return lesser, f"{deciding['missing'].max()} of {len(rows[0]['ours'])} seeds have no value", found
     return verdict, note, found
 
 
 test.__test__ = False
+
+
+def _counted(row: dict[str, object]) -> int:
+    """Seeds; of numbers that may be undefined, those that have both."""
+    both = np.isfinite(row["ours"]) & np.isfinite(row["theirs"])
+    return int(both.sum()) if row["undefined"] else len(both)
