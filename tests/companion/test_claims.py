@@ -186,7 +186,9 @@ def test_a_side_under_another_condition_must_have_learned_too(change, why):
     for condition, values in {"small": {}, "large": change}.items():
         numbers = {"share": 0.2 if condition == "large" else 0.6, "loss": 0.3, "late": 0.0, "edge": 0.0} | values
         found = pd.concat([per_seed({"a": np.full(10, v)}, name) for name, v in numbers.items()])
-        found = found.assign(value=found["value"] + np.resize(NOISE[0] / 100, len(found)) * (found["metric"] == "share"))
+        found = found.assign(
+            value=found["value"] + np.resize(NOISE[0] / 100, len(found)) * (found["metric"] == "share")
+        )
         parts.append(floored(pd.concat([found, per_seed({"b": 1.0})])).assign(condition=condition))
     sides = {"ours": ("large", "a", "share"), "theirs": ("a", "share")}
     pair = Change("small", "a", "small", "words", lower=True, learned=["a"], margin=0.0, **sides)
@@ -462,6 +464,14 @@ def test_an_uncertain_lead_over_the_constant_is_none():
     assert verdict({"a": wild, "b": 6.0}, ["b"])[0] == "nothing learned here"
 
 
+def test_a_lead_over_the_constant_that_shared_rows_leave_open_decides_nothing_and_denies_nothing():
+    values = {"a": 2.0 + 70 * (NOISE[0] - NOISE[0].mean()), "b": 6.0}
+    assert verdict(values, ["b"])[0] == "reproduced"
+    result, note, found = verdict(values, ["b"], overlap=4.0)
+    assert (result, found["outcome"].item()) == ("undecided", "shared rows")
+    assert note == "of 1 comparisons do not count: shared rows: 1"
+
+
 def test_shared_rows_widen_intervals():
     values = {"a": 0.7 + 20 * NOISE[0], "b": np.ones(10) + 0.0}
     own, shared = (verdict(values, ["b"], overlap=overlap) for overlap in (0.0, 0.6))
@@ -615,8 +625,11 @@ def test_no_committed_verdict_rests_on_what_decides_nothing():
         own = behind[
             (behind["claim"] == row.claim) & (behind["setting"] == row.setting) & (behind["study"] == row.study)
         ]
-        counted = own[~own["outcome"].isin(["nothing learned", "cut off", "edge"])]
-        assert int(row.holds.split(" of ")[1]) == len(counted) > 0
+        counted = own[~own["outcome"].isin(["nothing learned", "cut off", "edge", "shared rows"])]
+        assert int(row.holds.split(" of ")[1]) == len(counted)
+        assert len(counted) or (
+            row.verdict == "undecided" and set(own["outcome"]) <= {"shared rows", "nothing learned"}
+        )
         assert (counted["late"] <= claims.LATE).all()
         assert (counted["seeds"] >= claims.MINIMUM).all()
         assert (counted["steps"] > 0).all()

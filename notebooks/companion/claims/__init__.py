@@ -9,7 +9,8 @@ for all claims (:func:`test`), and put into words in one place (:func:`in_words`
   corrected for it. One outlying seed widens the t interval, and so speaks against a verdict.
 - *Learned.* A comparison counts only if its better side beats the best constant: significantly, and by a tenth of
   what the best contender gains on it. Where shares of weight are compared, the method itself must have learned; where
-  the sides stand under different conditions, under each of them.
+  the sides stand under different conditions, under each of them. Where it would be significant but for the rows that
+  seeds share, it does not count either, and a claim without other comparisons is undecided.
 - *Trained and tuned.* It counts only if no side was cut off (:data:`LATE`) or has its learning rate at
   the edge of the grid. An opponent that equals another, or never left its start, counts once.
 - *Rate.* A comparison of losses is unclear where the best of the rates and variants that the side behind has tried, by

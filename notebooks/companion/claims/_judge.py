@@ -16,7 +16,8 @@ from mtlkit.tasks import KINDS, lower_is_better
 VERDICTS = (
     *("reproduced", "partly", "undecided", "not reproduced", "opposite", "nothing learned here", "not tested here"),
 )
-EXCLUDED = ("nothing learned", "cut off", "edge")
+SHARED = "shared rows"
+EXCLUDED = ("nothing learned", "cut off", "edge", SHARED)
 """Outcomes of a comparison that may not count towards a verdict."""
 TEST_METRICS = {"loss", *(name for kind in KINDS.values() for name in kind.metrics)}
 """What is measured on test rows and has a direction."""
@@ -247,8 +248,8 @@ def outcomes(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
         side), late, overlap, linear ("ahead" if a linear model is better than the better side by the margin, "as
         good", "behind", or "not available"), rate ("decides" if the best
         of the rates and variants that a side tried would take the outcome away, "stands", or "not available"), p_holm
-        (over the comparisons that decide), outcome (better, worse, level, unclear, or why it does not decide: nothing
-        learned, cut off, edge), holds, denied (the interval leaves no room for the claim), reverse, and support (the
+        (over the comparisons that decide), outcome (better, worse, level, unclear, or why it does not decide:
+        :data:`EXCLUDED`), holds, denied (the interval leaves no room for the claim), reverse, and support (the
         difference in the claim's favour over the width of its interval).
 
     Raises:
@@ -280,14 +281,22 @@ def _contrast(
 def _excluded(rows: Sequence[dict[str, object]]) -> list[str]:
     """Why each row may not count, or nothing: its better side has not learned, it was cut off, or not tuned.
 
-    Of a row with sides under several conditions, under any of them.
+    Of a row with sides under several conditions, under any of them. Where only the rows that seeds share leave open
+    whether it has learned, that is said.
     """
+    several = range(len(rows))
+    tests = _contrast(rows, several, "constant", "better")
+    apart = _contrast([row | {"overlap": 0.0} for row in rows], several, "constant", "better")
     found = []
-    for row, (_, ahead) in zip(rows, _contrast(rows, range(len(rows)), "constant", "better").iterrows(), strict=True):
+    for row, (_, ahead), alone in zip(rows, tests.iterrows(), apart["p"], strict=True):
         gained = ahead["difference"] * (1 if row["lower"] else -1)
-        learned = gained > 0 and gained >= LEARNED * row["scale"] and ahead["p"] < LEVEL
-        late = "cut off" if row["late"] > LATE else "edge" if row["edge"] else ""
-        why = late if learned else "nothing learned"
+        enough = gained > 0 and gained >= LEARNED * row["scale"]
+        if not (enough and alone < LEVEL):
+            why = EXCLUDED[0]
+        elif ahead["p"] >= LEVEL:
+            why = SHARED
+        else:
+            why = "cut off" if row["late"] > LATE else "edge" if row["edge"] else ""
         found.append(why or next(filter(None, _excluded(row.get("others", []))), ""))
     return found
 
@@ -466,7 +475,10 @@ def test(claim: Claim, table: pd.DataFrame | None) -> tuple[str, str, pd.DataFra
     counts = ", ".join(f"{why}: {n}" for why, n in out["outcome"].value_counts(sort=False).items())
     note = f"of {len(found)} comparisons do not count: {counts}" if counts else ""
     if deciding.empty:
-        return VERDICTS[-2] if set(out["outcome"]) == {EXCLUDED[0]} else untested, note, found
+        reasons = set(out["outcome"])
+        if reasons == {EXCLUDED[0]}:
+            return VERDICTS[-2], note, found
+        return "undecided" if reasons <= {EXCLUDED[0], SHARED} else untested, note, found
     verdict = claim.rule(deciding)
     if verdict == "not reproduced" and not deciding["denied"].any():
         return "undecided", note, found

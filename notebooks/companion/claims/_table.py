@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from companion.claims._judge import EXCLUDED, MATTERS, NOT_AVAILABLE, TEST_METRICS, VERDICTS, Claim, test
+from companion.claims._judge import EXCLUDED, MATTERS, NOT_AVAILABLE, SHARED, TEST_METRICS, VERDICTS, Claim, test
 from mtlkit.tasks import lower_is_better
 
 AS_IT_SAYS = "as it says"
@@ -57,7 +57,7 @@ def in_words(claim: Claim, verdict: str, note: str, found: pd.DataFrame) -> dict
         small, p = row["p_holm"] < 0.001, f"{row['p_holm']:.3f}"
         shown |= {
             "holds": f"{deciding['holds'].sum()} of {len(deciding)}",
-            "learned": f"{(found['outcome'] != EXCLUDED[0]).sum()} of {len(found)}",
+            "learned": f"{(~found['outcome'].isin((EXCLUDED[0], SHARED))).sum()} of {len(found)}",
             "trained": f"at most {found['late'].max():.0%} late",
             "linear": row["linear"],
             "rate": f"{(tuned['rate'] == 'decides').sum()} of {len(tuned)}" if len(tuned) else NONE,
