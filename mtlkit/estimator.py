@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from numbers import Integral
 from typing import Self
 
 import numpy as np
@@ -85,8 +87,13 @@ class _Auxiliary(BaseEstimator):
 
         Raises:
             ValueError: what scikit-learn refuses, one class, an auxiliary that cannot be a target, ``meta`` that
-                leaves no row on either side.
+                leaves no row on either side, ``seeds`` that is no number of models, ``hidden`` that is no sequence of
+                widths, or where every model diverged.
         """
+        if not isinstance(self.seeds, Integral) or self.seeds < 1:
+            raise ValueError(f"seeds is {self.seeds!r}, expected how many models to train, 1 or more")
+        if not isinstance(self.hidden, Sequence):
+            raise ValueError(f"hidden is {self.hidden!r}, expected the widths of the layers, such as (64, 64)")
         frame = self._frame(X, reset=True)
         kind, labels = self._target(column_or_1d(y, warn=True))
         targets = {MAIN: pd.Series(labels), **_auxiliaries(auxiliaries)}
@@ -107,6 +114,8 @@ class _Auxiliary(BaseEstimator):
             seeds=range(first, first + self.seeds),
             dtype=torch.float64,
         )
+        if self.runs_.frame.groupby("seed")["diverged"].first().all():
+            raise ValueError(f"every model diverged with lr={self.lr}, expected a lower one")
         return self
 
     def _frame(self, X: pd.DataFrame | ArrayLike, reset: bool = False) -> pd.DataFrame:

@@ -198,3 +198,18 @@ def test_what_cannot_be_fit_is_refused():
         model.fit(X, y, meta=np.ones(120, dtype=bool))
     with pytest.raises(ValueError, match=r"y has 1 class \('up'\), expected 2 or more"):
         model.fit(X, ["up"] * 120)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": [1, 2]}, r"seeds is \[1, 2\], expected how many models to train, 1 or more"),
+        ({"seeds": 0}, "seeds is 0, expected how many models to train"),
+        ({"hidden": 64}, r"hidden is 64, expected the widths of the layers, such as \(64, 64\)"),
+        ({"lr": 1e6, "epochs": 3}, "every model diverged with lr=1000000.0, expected a lower one"),
+    ],
+)
+def test_options_that_cannot_be_meant(options, message):
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    with pytest.raises(ValueError, match=message):
+        mtl.AuxiliaryRegressor(**options).fit(x, 1e3 * x[:, 0])

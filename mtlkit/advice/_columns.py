@@ -140,7 +140,7 @@ def target_of(column: pd.Series, given: str | None) -> tuple[pd.Series, str, str
     if is_time(column) or dates(known):
         raise Refused(f"target {name!r} holds dates or times, expected numbers or classes")
     if known.nunique() == 1:
-        raise Refused(f"target {name!r} is {known.iloc[0]!r} in every row, expected two different values or more")
+        raise Refused(f"target {name!r} is {known.tolist()[0]!r} in every row, expected two different values or more")
     if not pd.api.types.is_numeric_dtype(known) and given not in ("binary", "multiclass"):
         _, read = read_numbers(column)
         strange = known[read[known.index].isna()]

@@ -538,7 +538,7 @@ def test_a_verdict_against_a_claim_is_shown_by_a_comparison_that_denies_it():
     result = judged(table, ["b", "d"])
     assert result[0] == "not reproduced"
     assert result[2].set_index("against")["outcome"].to_dict() == {"b": "worse", "d": "unclear"}
-    unclear_last = result[2].assign(support=[1.0, 0.0])
+    unclear_last = result[2].assign(support=[1.0, 0.0], denied=[True, False])
     words = claims.in_words(claim(["b", "d"]), *result[:2], unclear_last)
     assert words["comparison"].startswith("a against b")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from companion import methods
-from companion.claims._judge import TEST_METRICS, VERDICTS
+from companion.claims._judge import NOT_AVAILABLE, TEST_METRICS, VERDICTS
 from companion.claims._papers import PAPERS_BASELINES
 from companion.claims._table import MARKS, placed, short, untested
 
@@ -164,10 +164,11 @@ def _example(rows: pd.DataFrame) -> str:
     if not TEST_METRICS & set(metric):
         return ""
     where, seeds = " ".join(filter(None, [row["data"], row["place"]])), row["seeds"].split(" of ")[1]
-    against = f"{row['ours']} against {row['theirs']}, a constant {row['constant']}"
+    linear = "" if row["linear_model"] == NOT_AVAILABLE else f", a linear model {row['linear_model']}"
+    against = f"{row['ours']} against {row['theirs']}, a constant {row['constant']}{linear}"
     theirs, constant = (pd.to_numeric(rows[side], errors="coerce") for side in ("theirs", "constant"))
     worse = (theirs > constant).sum() if "loss" in metric else 0
-    weak = f"; in {worse} of them that is worse than a constant" if worse else ""
+    weak = f"; in {worse} of {len(rows)} the best rival is itself worse than a constant" if worse else ""
     return f" ({where}, {seeds} seeds, at most {row['steps']} steps: {against}{weak})"
 
 

@@ -243,7 +243,7 @@ def outcomes(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
 
     Returns:
         condition, method, against, metric, wants, ours, theirs (means of pairs), difference (ours minus
-        theirs) with its 95 % interval ``low`` and ``high`` (not corrected), p, margin, constant, seeds, steps (the
+        theirs) with its 95 % interval ``low`` and ``high`` (not corrected), p, margin, constant, linear_model, seeds, steps (the
         larger cap), missing (seeds of the method without a value; of numbers that may be undefined, of either
         side), late, overlap, linear ("ahead" if a linear model is better than the better side by the margin, "as
         good", "behind", or "not available"), rate ("decides" if the best
@@ -353,6 +353,7 @@ def _outcome(row: dict[str, object], test: pd.Series, why: str) -> dict[str, obj
         **test[["ours", "theirs", "difference", "low", "high", "p"]],
         "margin": margin,
         "constant": row["constant"].mean(),
+        "linear_model": row["linear_mean"],
         "seeds": len(row["ours"]),
         "steps": row["steps"],
         "missing": missing,

@@ -44,14 +44,13 @@ def in_words(claim: Claim, verdict: str, note: str, found: pd.DataFrame) -> dict
     """What was found of a claim as the cells of its row, none of them empty: all numbers are formatted here.
 
     They are those of the comparison that speaks least for the claim among those that count, and where the verdict is
-    against it among those that deny it, clear ones first; p is corrected after Holm.
+    against it among those that deny it; p is corrected after Holm.
     """
     shown = {name: NONE for name in TESTED}
     if len(found):
         deciding = found[~found["outcome"].isin(EXCLUDED)]
         against = deciding[deciding["denied"] | deciding["reverse"]] if verdict in SAYING_NO else deciding
-        clear = against[against["outcome"] != "unclear"]
-        decisive = next(part for part in (clear, against, deciding, found) if len(part))
+        decisive = next(part for part in (against, deciding, found) if len(part))
         row = decisive.sort_values("support", kind="stable").iloc[0]
         tuned = deciding[deciding["rate"] != NOT_AVAILABLE]
         small, p = row["p_holm"] < 0.001, f"{row['p_holm']:.3f}"
@@ -69,6 +68,7 @@ def in_words(claim: Claim, verdict: str, note: str, found: pd.DataFrame) -> dict
             "interval": f"[{_number(row['low'], '+')}, {_number(row['high'], '+')}]",
             "p": NONE if np.isnan(row["p_holm"]) else "<0.001" if small else p,
             "constant": _number(row["constant"]),
+            "linear_model": NOT_AVAILABLE if np.isnan(row["linear_model"]) else _number(row["linear_model"]),
             "seeds": f"{row['seeds'] - row['missing']} of {row['seeds']}",
             "steps": "not recorded" if np.isnan(row["steps"]) else f"{row['steps']:,.0f}",
         }
@@ -83,7 +83,7 @@ SAYING_NO = ("not reproduced", "opposite")
 """Verdicts against a claim."""
 TESTED = (
     *("holds", "learned", "trained", "linear", "rate", "rows", "comparison"),
-    *("ours", "theirs", "difference", "interval", "p", "constant", "seeds", "steps"),
+    *("ours", "theirs", "difference", "interval", "p", "constant", "linear_model", "seeds", "steps"),
 )
 """Columns that say nothing of a claim that is not tested."""
 
@@ -273,7 +273,7 @@ def sentences(table: pd.DataFrame) -> str:
     lines = []
     for row in table[table["holds"] != NONE].itertuples(index=False):
         note = "" if row.note == "none" else f" ({row.note})"
-        linear = "; a linear model is as good" if row.linear == "as good" else ""
+        linear = f"; a linear model is {row.linear}" if row.linear in ("as good", "ahead") else ""
         lines.append(
             f"- **{row.claim}**, {row.setting} ({row.study}): **{row.verdict}**{note}. {row.holds} comparisons "
             f"hold; the one that speaks least for it is {row.comparison}: {row.ours} against {row.theirs}, a "
