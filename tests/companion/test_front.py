@@ -4,7 +4,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from companion import claims, figures, methods
-from companion.claims._front import by_clean_rows, filled, findings, generated, hero, slim
+from companion.claims._front import by_clean_rows, collapses, filled, findings, generated, hero, slim
 from companion.claims._table import least_support, short, untested
 
 import mtlkit as mtl
@@ -15,17 +15,22 @@ ROOT = Path(__file__).parents[2]
 def committed():
     table = pd.read_csv(ROOT / "figures/claims/claims.csv", dtype=str, keep_default_na=False)
     studies = ("label_noise_mnist/label_noise_mnist", "clean_rows/clean_rows")
-    return table, *(pd.read_csv(ROOT / f"figures/{study}_per_seed.csv") for study in studies)
+    numbers = (pd.read_csv(ROOT / f"figures/{study}_per_seed.csv") for study in studies)
+    return table, *numbers, pd.read_csv(ROOT / "figures/alphavil/alphavil_collapsed.csv")
 
 
 def test_the_front_page_says_what_the_tables_say():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert filled(text, generated(*committed())) == text
-    table, *numbers = committed()
+    table, *numbers, collapsed = committed()
     for n, moved in enumerate(part.assign(value=part["value"] + 0.1) for part in numbers):
         others = [*numbers[:n], moved, *numbers[n + 1 :]]
-        assert filled(text, generated(table, *others)) != text
-    assert filled(text, generated(table.assign(verdict="opposite"), *numbers)) != text
+        assert filled(text, generated(table, *others, collapsed)) != text
+    assert filled(text, generated(table.assign(verdict="opposite"), *numbers, collapsed)) != text
+    rows = {"target": "target: right", "method": ["AlphaVIL", "DIW"], "collapsed seeds": [3, 2], "of": 10}
+    says = collapses(pd.DataFrame(rows))
+    assert says == " It collapses to a constant in 3 of 10 seeds with target: right (αVIL)."
+    assert collapses(pd.DataFrame(rows | {"collapsed seeds": 0})) == ""
 
 
 def test_losses_are_listed_by_the_number_of_clean_rows():

@@ -15,7 +15,9 @@ def main(path: Path) -> None:
     claims = pd.read_csv("figures/claims/claims.csv", dtype=str, keep_default_na=False)
     studies = ("label_noise_mnist/label_noise_mnist", "clean_rows/clean_rows")
     numbers = [pd.read_csv(f"figures/{study}_per_seed.csv") for study in studies]
-    path.write_text(filled(path.read_text(encoding="utf-8"), generated(claims, *numbers)), encoding="utf-8")
+    collapsed = pd.read_csv("figures/alphavil/alphavil_collapsed.csv")
+    parts = generated(claims, *numbers, collapsed)
+    path.write_text(filled(path.read_text(encoding="utf-8"), parts), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -27,15 +27,19 @@ def filled(text: str, parts: dict[str, str]) -> str:
     return text
 
 
-def generated(table: pd.DataFrame, numbers: pd.DataFrame, clean: pd.DataFrame) -> dict[str, str]:
+def generated(
+    table: pd.DataFrame, numbers: pd.DataFrame, clean: pd.DataFrame, collapsed: pd.DataFrame
+) -> dict[str, str]:
     """Everything on the front page that has a number or names a method.
 
     Args:
         table: the claims table.
         numbers: the per-seed numbers of label_noise_mnist.
         clean: those of clean_rows.
+        collapsed: what alphavil found on seeds that collapse.
     """
-    found = [*findings(table), untested(table)]
+    found = [f"{line}{collapses(collapsed)}" if line.startswith("**αVIL") else line for line in findings(table)]
+    found = [*found, untested(table)]
     found.insert(1, by_clean_rows(clean))
     return {
         "hero": hero(numbers),
@@ -128,6 +132,16 @@ def by_clean_rows(numbers: pd.DataFrame) -> str:
         f"them alone {series('meta rows only')}, of a logistic regression on them "
         f"{series('linear model, clean rows')}, of a constant {series('constant')}{few}."
     )
+
+
+def collapses(table: pd.DataFrame) -> str:
+    """A sentence on the seeds of αVIL that end near the constant, empty where there are none."""
+    rows = table[table["method"].str.startswith("AlphaVIL") & (table["collapsed seeds"] > 0)]
+    said = [
+        f"{row['collapsed seeds']} of {row['of']} seeds with {row['target']} ({row['method'].replace('Alpha', 'α')})"
+        for _, row in rows.iterrows()
+    ]
+    return f" It collapses to a constant in {_listed(said)}." if said else ""
 
 
 def _listed(items: Iterable[object]) -> str:
