@@ -242,15 +242,15 @@ def outcomes(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
     """Test what is compared: a row each.
 
     Returns:
-        condition, method, against, metric, wants, ours, theirs (means of pairs), difference (ours minus
-        theirs) with its 95 % interval ``low`` and ``high`` (not corrected), p, margin, constant, linear_model,
-        seeds, steps (the larger cap), missing (seeds of the method without a value; of numbers that may be
-        undefined, of either side), late, overlap, linear ("ahead" if a linear model is better than the better side by the margin, "as
-        good", "behind", or "not available"), rate ("decides" if the best
-        of the rates and variants that a side tried would take the outcome away, "stands", or "not available"), p_holm
-        (over the comparisons that decide), outcome (better, worse, level, unclear, or why it does not decide:
-        :data:`EXCLUDED`), holds, denied (the interval leaves no room for the claim), reverse, and support (the
-        difference in the claim's favour over the width of its interval).
+        condition, method, against, metric, wants, ours, theirs (means of pairs), difference (ours minus theirs) with
+        its 95 % interval ``low`` and ``high`` (not corrected), p, margin, constant, linear_model, seeds, steps (the
+        larger cap), missing (seeds of the method without a value; of numbers that may be undefined, of either side),
+        late, overlap, linear ("ahead" if a linear model is better than the better side by the margin, "as good",
+        "behind", or "not available"), rate ("decides" if the best of the rates and variants that a side tried would
+        take the outcome away, "stands", or "not available"), p_holm (over the comparisons that decide), outcome
+        (better, worse, level, unclear, or why it does not decide: :data:`EXCLUDED`), holds, denied (the interval
+        leaves no room for the claim), reverse, and support (the difference in the claim's favour over the width of
+        its interval).
 
     Raises:
         ValueError: the sides of a row have different seeds.
