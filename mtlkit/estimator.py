@@ -103,7 +103,7 @@ class _Auxiliary(BaseEstimator):
         strata = torch.zeros(len(labels)) if kind == "regression" else torch.from_numpy(labels)
         train, held = _train_and_meta(strata.long(), meta, torch.Generator().manual_seed(first))
         data = Table.of(frame, targets, {MAIN: kind}).dataset(type(self).__name__, train, held, held)
-        self.runs_ = fit(
+        runs = fit(
             mlp(data, hidden=tuple(self.hidden)),
             data,
             Uniform() if self.weighting is None else self.weighting,
@@ -114,8 +114,9 @@ class _Auxiliary(BaseEstimator):
             seeds=range(first, first + self.seeds),
             dtype=torch.float64,
         )
-        if self.runs_.frame.groupby("seed")["diverged"].first().all():
+        if runs.frame.groupby("seed")["diverged"].first().all():
             raise ValueError(f"every model diverged with lr={self.lr}, expected a lower one")
+        self.runs_ = runs
         return self
 
     def _frame(self, X: pd.DataFrame | ArrayLike, reset: bool = False) -> pd.DataFrame:
