@@ -25,6 +25,7 @@ from torch import Tensor
 from mtlkit.datasets.tabular import Table, stratified_rows
 from mtlkit.merging import Merging
 from mtlkit.models import mlp
+from mtlkit.results import Runs
 from mtlkit.training import fit
 from mtlkit.weighting import Uniform, Weighting
 
@@ -116,7 +117,7 @@ class _Auxiliary(BaseEstimator):
         )
         if runs.frame.groupby("seed")["diverged"].first().all():
             raise ValueError(f"every model diverged with lr={self.lr}, expected a lower one")
-        self.runs_ = runs
+        self.runs_: Runs = runs
         return self
 
     def _frame(self, X: pd.DataFrame | ArrayLike, reset: bool = False) -> pd.DataFrame:
