@@ -29,7 +29,7 @@ def test_the_front_page_says_what_the_tables_say():
     assert filled(text, generated(table.assign(verdict="opposite"), *numbers, collapsed)) != text
     rows = {"target": "target: right", "method": ["AlphaVIL", "DIW"], "collapsed seeds": [3, 2], "of": 10}
     says = collapses(pd.DataFrame(rows))
-    assert says == " It collapses to a constant in 3 of 10 seeds with target: right (αVIL)."
+    assert says == " It collapses to a constant in 3 of 10 seeds with target right (αVIL)."
     assert collapses(pd.DataFrame(rows | {"collapsed seeds": 0})) == ""
 
 

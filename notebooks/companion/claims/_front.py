@@ -138,8 +138,8 @@ def collapses(table: pd.DataFrame) -> str:
     """A sentence on the seeds of αVIL that end near the constant, empty where there are none."""
     rows = table[table["method"].str.startswith("AlphaVIL") & (table["collapsed seeds"] > 0)]
     said = [
-        f"{row['collapsed seeds']} of {row['of']} seeds with {row['target']} ({row['method'].replace('Alpha', 'α')})"
-        for _, row in rows.iterrows()
+        f"{n} of {of} seeds with {target.replace(': ', ' ')} ({method.replace('Alpha', 'α')})"
+        for target, method, n, of in rows[["target", "method", "collapsed seeds", "of"]].itertuples(index=False)
     ]
     return f" It collapses to a constant in {_listed(said)}." if said else ""
 
