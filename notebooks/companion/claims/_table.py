@@ -169,7 +169,7 @@ BRIEFLY = {
     "baselines and SLGrad as the authors' code has them": "all as in the authors' code",
     "all of the data for each branch": "each branch has all of the data",
     "against rivals that it is not compared with": "against later rivals",
-    "against later rivals, with 25, 50 and 500 clean rows": "the same with 25, 50, 500 clean rows",
+    "against later rivals, with 25, 50 and 500 clean rows": "later rivals, 25 to 500 clean rows",
     "against the weightings of other papers": "against other papers' weightings",
     AS_IT_SAYS: "",
 }
